@@ -1,0 +1,67 @@
+# Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
+.DEFAULT_GOAL := help
+.PHONY: help up up-local scale stop kill kill-leader status logs down clean images fmt lint test bench load peers model
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+up: ## start the fleet (containers, or plain processes without an engine) and print the list
+	@images/fleet.sh up
+
+up-local: ## start the same fleet as plain processes, without containers
+	@images/parts.sh etcd envoy nginx
+	@cargo build --quiet --locked --release -p muster -p testbed
+	@target/release/testbed up
+
+scale: ## make scale N=5: change the number of nodes
+	@images/fleet.sh scale '$(N)'
+
+stop: ## stop a node gracefully (NODE=name, id or address; the youngest by default)
+	@images/fleet.sh stop '$(NODE)'
+
+kill: ## kill a node with SIGKILL (NODE=...)
+	@images/fleet.sh kill '$(NODE)'
+
+kill-leader: ## kill the node that leads
+	@images/fleet.sh kill-leader
+
+status: ## containers and roster
+	@images/fleet.sh status
+
+logs: ## follow everybody's log
+	@images/fleet.sh logs
+
+down: ## remove the containers, keep etcd's data
+	@images/fleet.sh down
+
+clean: ## down, and remove data and images
+	@images/fleet.sh clean
+
+images: ## make the images without starting anything
+	@images/build.sh
+
+fmt: ## format the code
+	@cargo fmt --all
+
+lint: ## formatting, clippy, shellcheck
+	@images/test.sh lint
+
+test: ## everything that is checked: lint, unit, property, integration, containers
+	@images/test.sh
+
+model: ## search the model of the protocol whole, and each mutant of it (docs/protocol.md)
+	@cargo run --release --quiet --locked -p model
+
+bench: ## measure join, leave, kill, leader change, without and with TLS; tables and JSON
+	@images/parts.sh etcd envoy nginx
+	@images/build.sh binary
+	@cargo build --quiet --locked --release -p testbed
+	@MUSTER_BIN=target/x86_64-unknown-linux-musl/release/muster target/release/testbed bench --rounds 20
+	@MUSTER_BIN=target/x86_64-unknown-linux-musl/release/muster target/release/testbed bench --rounds 10 --tls --crowd 0
+
+load: ## make load SCENARIO=kill: load a fleet of its own, break it, ask who agrees (ARGS='--rate 200 --runs 5')
+	@images/build.sh
+	@loadtest/run.sh $(or $(SCENARIO),smoke) $(ARGS)
+
+peers: ## the same nodes behind HAProxy, nginx, Caddy and Envoy with DNS (ARGS='--rounds 1'; ARGS=--page writes the page)
+	@loadtest/peers/run.sh $(ARGS)

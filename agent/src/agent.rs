@@ -1,0 +1,302 @@
+//! The node as a whole: the phases of its life. Which tasks there are and which channels join them is in [`wiring`].
+
+mod gauges;
+mod relays;
+mod wiring;
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::config::{RunFlags, not_publishable};
+use crate::fleet::KeySpace;
+use crate::metrics::{DrainResult, Metrics, Phase};
+use crate::pki::follow::unix_now;
+use crate::pki::tls::{Needs, Tls};
+use crate::process::command::Command;
+use crate::process::nginx::{Nginx, holds_a_file};
+use crate::process::readiness::Question;
+use crate::process::served::{ChildSpec, End, Served};
+use crate::process::supervisor::Supervisor;
+use crate::process::{Life, Signal, try_port};
+use crate::registry::address::{allowed_networks, own_address};
+use crate::registry::etcd::Etcd;
+use crate::registry::keys::new_id;
+use crate::registry::registration::{Drain, Standing};
+use wiring::{Parts, Wiring};
+
+/// How long the own address may take at the start before the agent goes on without it.
+const ADDRESS_BOUND: Duration = Duration::from_millis(300);
+/// How long nginx's port may stay taken at the start, and how often it is tried.
+const PORT_BOUND: Duration = Duration::from_secs(2);
+const PORT_STEP: Duration = Duration::from_millis(20);
+/// How long nginx may take for the requests under way once nobody sends it new ones.
+const QUIT_BOUND: Duration = Duration::from_secs(5);
+/// How long a fast stop may take before the group is killed.
+const FAST_BOUND: Duration = Duration::from_secs(1);
+/// How long leaving the registry and closing the ports may take after the served process has ended.
+const CLOSE_BOUND: Duration = Duration::from_secs(2);
+
+/// The flags cannot work on this machine: exit code 2, as for a flag that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
+/// Runs the node until it is told to leave or its process ends; the exit code.
+///
+/// # Errors
+/// [`Unusable`] when the flags cannot work here; anything else that keeps the node from starting, or a task that must
+/// not end and did.
+pub async fn run(flags: RunFlags, supervisor: Supervisor, signals: UnboundedReceiver<Signal>) -> Result<u8> {
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), crate::REVISION);
+    let tls = flags.registry.tls_dir.as_ref();
+    let tls = tls.map(|dir| Tls::load(dir, Needs::EtcdAndControl, unix_now())).transpose()?;
+    let etcd = Etcd::new(&flags.registry.etcd, fastrand::usize(..1024), tls.clone(), metrics.clone());
+    refuse_hopeless_address(&flags, &etcd).await?;
+    let name = match &flags.name {
+        Some(name) => name.clone(),
+        None => host_name()?,
+    };
+    let instance = new_id();
+    // Ports before files: a second agent started by mistake must not overwrite the first one's.
+    let control = listen(&flags, flags.control_port, "control").await?;
+    let health = listen(&flags, flags.metrics_port, "metrics").await?;
+    let (nginx, served, life, question) = served(&flags, &instance, supervisor).await?;
+    info!(
+        version = crate::VERSION,
+        name,
+        instance,
+        ttl_s = flags.ttl.as_secs(),
+        prefix = flags.registry.prefix,
+        "node"
+    );
+
+    let mut tasks = JoinSet::new();
+    let served_too = served.clone();
+    let parts = Parts { metrics, tls, etcd, name, instance, control, health, served: served_too, question };
+    let wiring = wiring::start(&flags, parts, &mut tasks)?;
+    let child = tokio::spawn(life.run());
+    let node = Node { flags, nginx, served, wiring };
+    let code = node.live(signals, &mut tasks).await;
+    node.close(&mut tasks).await;
+    // Over already, unless a task has failed: then nothing of it may stay behind.
+    node.served.stop_fast(FAST_BOUND).await;
+    child.abort();
+    code
+}
+
+struct Node {
+    flags: RunFlags,
+    nginx: Option<Nginx>,
+    served: Served,
+    wiring: Wiring,
+}
+
+impl Node {
+    /// Serving until a signal or an end, then draining, then stopping.
+    async fn live(
+        &self,
+        mut signals: UnboundedReceiver<Signal>,
+        tasks: &mut JoinSet<&'static str>,
+    ) -> Result<u8> {
+        let signal = loop {
+            tokio::select! {
+                biased;
+                signal = signals.recv() => match signal {
+                    Some(signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)) => break signal,
+                    Some(Signal::SIGHUP) => self.reload().await,
+                    Some(other) if self.nginx.is_none() => self.served.forward(other),
+                    Some(_) => {}
+                    None => bail!("the signals' thread has ended"),
+                },
+                end = self.served.ended() => {
+                    match end {
+                        End::NotStarted(_) => {
+                            let given_as = if self.nginx.is_some() { "--nginx" } else { "COMMAND" };
+                            error!(%end, given_as, "served process cannot be started: leaving");
+                        }
+                        _ => error!(%end, "served process has ended: leaving"),
+                    }
+                    return Ok(end.code());
+                }
+                Some(ended) = tasks.join_next() => {
+                    let task = ended.map_or_else(|panicked| panicked.to_string(), str::to_owned);
+                    error!(task, "task has ended, and must not: leaving");
+                    self.leave(Signal::SIGTERM, &mut signals).await;
+                    bail!("task {task} has ended, and must not");
+                }
+            }
+        };
+        let code = self.leave(signal, &mut signals).await;
+        // nginx ends with 0 on QUIT and TERM alike; a killed one says that it was hurried, not that it failed.
+        Ok(if self.nginx.is_some() { 0 } else { code })
+    }
+
+    /// The graceful leave; a second signal makes it a fast one.
+    async fn leave(&self, signal: Signal, signals: &mut UnboundedReceiver<Signal>) -> u8 {
+        let bound = self.flags.drain_timeout();
+        info!(signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
+        let metrics = &self.wiring.metrics;
+        metrics.set_phase(Phase::Draining);
+        let started = std::time::Instant::now();
+        self.wiring.drain.cancel();
+        let mut standing = self.wiring.standing.clone();
+        let result = tokio::select! {
+            told = timeout(bound, standing.wait_for(|now| matches!(now, Standing::Drained(_)))) => {
+                match told.ok().and_then(Result::ok).as_deref() {
+                    Some(Standing::Drained(Drain::Acknowledged)) => DrainResult::Acknowledged,
+                    Some(Standing::Drained(Drain::NotNeeded)) => DrainResult::NotNeeded,
+                    Some(Standing::Drained(Drain::Unannounced)) => DrainResult::Unannounced,
+                    _ => DrainResult::Timeout,
+                }
+            }
+            () = second(signals) => DrainResult::Forced,
+            end = self.served.ended() => return end.code(),
+        };
+        let took = started.elapsed();
+        metrics.drains.get_or_create(&result).inc();
+        metrics.drain_duration.observe(took.as_secs_f64());
+        metrics.set_phase(Phase::Stopping);
+        info!(result = result.as_str(), duration_ms = took.as_millis() as u64, "drain over");
+        let end = if result == DrainResult::Forced {
+            self.served.stop_fast(FAST_BOUND).await
+        } else {
+            tokio::select! {
+                end = self.served.stop(signal, QUIT_BOUND) => end,
+                () = second(signals) => self.served.stop_fast(FAST_BOUND).await,
+            }
+        };
+        end.code()
+    }
+
+    /// Ends the own streams, revokes the lease and closes the ports, in bounded time.
+    async fn close(&self, tasks: &mut JoinSet<&'static str>) {
+        self.wiring.drain.cancel();
+        self.wiring.close.cancel();
+        let left = async {
+            while let Some(ended) = tasks.join_next().await {
+                if ended.is_ok_and(|name| name == wiring::REGISTRATION) {
+                    return;
+                }
+            }
+        };
+        if timeout(CLOSE_BOUND, left).await.is_err() {
+            warn!("the registry was not left in time: the lease ends by itself");
+        }
+        tasks.shutdown().await;
+        info!("stopped");
+    }
+
+    async fn reload(&self) {
+        if let Some(nginx) = &self.nginx
+            && let Err(error) = nginx.prepare()
+        {
+            error!(%error, "reload refused");
+            return;
+        }
+        match self.served.reload().await {
+            Ok(()) => info!("reloaded"),
+            Err(error) => error!(%error, "reload refused"),
+        }
+    }
+}
+
+/// An address that no fleet could use is a mistake in the flags: better said at once than in every retry. One that
+/// only the way to etcd will tell is looked for later.
+async fn refuse_hopeless_address(flags: &RunFlags, etcd: &Etcd) -> Result<()> {
+    let found = timeout(ADDRESS_BOUND, own_address(flags.advertise.as_ref(), etcd.endpoint())).await;
+    let ip = match (found, &flags.advertise) {
+        (Ok(Ok(ip)), _) => ip,
+        (Ok(Err(error)), Some(_)) => return Err(Unusable(format!("{error:#}")).into()),
+        _ => return Ok(()),
+    };
+    let allow = allowed_networks(&flags.allow, ip);
+    if KeySpace::new(&*flags.registry.prefix, allow).allows(ip) {
+        return Ok(());
+    }
+    Err(Unusable(not_publishable(ip, &flags.allow)).into())
+}
+
+async fn listen(flags: &RunFlags, port: u16, what: &str) -> Result<TcpListener> {
+    let address = SocketAddrV4::new(flags.listen, port);
+    let listener = TcpListener::bind(address).await;
+    let listener =
+        listener.with_context(|| format!("cannot listen on {address} (--listen, --{what}-port)"))?;
+    info!(%address, what, "port open");
+    Ok(listener)
+}
+
+/// The process this node exists for, not started yet, and how to ask whether it answers.
+async fn served(
+    flags: &RunFlags,
+    instance: &str,
+    supervisor: Supervisor,
+) -> Result<(Option<Nginx>, Served, Life, Question)> {
+    if let [program, args @ ..] = &flags.command[..] {
+        let mut command = Command::new(program, args);
+        // Its answers have to carry the instance, or it is taken for a stranger.
+        command.env.push(("MUSTER_INSTANCE".into(), instance.into()));
+        let (served, life) = Served::new(supervisor, ChildSpec::command(command, flags.on_exit()));
+        let question = flags.ready_url.clone().map_or(Question::Nothing, Question::Url);
+        return Ok((None, served, life, question));
+    }
+    let listen = SocketAddrV4::new(flags.listen, flags.http_port);
+    let nginx = Nginx {
+        program: flags.nginx.clone(),
+        listen,
+        dir: flags.dir.clone(),
+        site: holds_a_file(&flags.site).then(|| flags.site.clone()),
+        run_dir: flags.run_dir.clone(),
+        instance: instance.to_owned(),
+        prefix: flags.registry.prefix.clone(),
+        page_policy: crate::page::content_security_policy(),
+        access_log: false,
+        shutdown_timeout: QUIT_BOUND,
+    };
+    wait_for_port(listen).await?;
+    nginx.prepare().map_err(|error| Unusable(format!("{error} (--dir, --run-dir, --site)")))?;
+    let (served, life) = Served::new(supervisor, nginx.child_spec(flags.on_exit()));
+    let asked = if flags.listen.is_unspecified() { std::net::Ipv4Addr::LOCALHOST } else { flags.listen };
+    let address = SocketAddrV4::new(asked, flags.http_port).into();
+    let question = Question::Healthz { address, instance: instance.to_owned() };
+    Ok((Some(nginx), served, life, question))
+}
+
+/// What a predecessor left behind may hold nginx's port for a moment; anybody else keeps it.
+async fn wait_for_port(port: SocketAddrV4) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + PORT_BOUND;
+    loop {
+        match try_port(port) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EADDRINUSE) if tokio::time::Instant::now() < deadline => sleep(PORT_STEP).await,
+            Err(errno) => bail!("nginx cannot listen on {port} (--listen, --http-port): {}", errno.desc()),
+        }
+    }
+}
+
+fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("cannot read the host name")?;
+    let name = name.into_string().map_err(|_| anyhow!("the host name is not text: give --name"))?;
+    if crate::fleet::is_name(&name) {
+        return Ok(name);
+    }
+    Err(Unusable(format!("the host name `{}` is no node name: give --name", name.escape_debug())).into())
+}
+
+/// The next signal that asks to leave.
+async fn second(signals: &mut UnboundedReceiver<Signal>) {
+    loop {
+        match signals.recv().await {
+            Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => return,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}

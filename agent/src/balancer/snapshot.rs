@@ -1,0 +1,133 @@
+//! [`Snapshot`]: everything Envoy is told at one moment, as an immutable value.
+
+use envoy_types::pb::google::protobuf::Any;
+use envoy_types::util::pack_any;
+use prost::Name;
+use sha2::{Digest, Sha256};
+
+use super::cluster::{CLUSTER, cluster, load_assignment};
+use super::edge::{EDGE, EdgeSettings, listener, routes};
+use crate::fleet::Roster;
+
+/// The four kinds of resources. Their order is the order of pushing, and it MATTERS: what is referred to goes out
+/// before what refers to it (see "Eventual consistency considerations" in Envoy's xDS protocol).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    Clusters,
+    Endpoints,
+    Listeners,
+    Routes,
+}
+
+impl ResourceType {
+    /// In the order of pushing.
+    pub const ALL: [Self; 4] = [Self::Clusters, Self::Endpoints, Self::Listeners, Self::Routes];
+
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Clusters => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listeners => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    pub fn from_type_url(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
+    }
+
+    /// Envoy's own short name, for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Clusters => "cds",
+            Self::Endpoints => "eds",
+            Self::Listeners => "lds",
+            Self::Routes => "rds",
+        }
+    }
+
+    /// Whether a first request without names asks for all there is. For endpoints and routes it asks for nothing.
+    pub fn empty_means_all(self) -> bool {
+        matches!(self, Self::Clusters | Self::Listeners)
+    }
+}
+
+/// One named resource, encoded once for all streams.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    pub name: String,
+    pub body: Any,
+}
+
+/// All resources at one moment. Versions are opaque: compared for equality only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    kinds: [Kind; 4],
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Kind {
+    version: String,
+    resources: Vec<Resource>,
+}
+
+impl Snapshot {
+    /// What Envoy is told about `roster`. Equal rosters and settings give equal bytes on every agent.
+    pub fn of(roster: &Roster, settings: &EdgeSettings) -> Self {
+        let assignment = Resource::new(CLUSTER, load_assignment(&roster.routable()));
+        Self {
+            kinds: [
+                Kind::hashed(Resource::new(CLUSTER, cluster(&settings.prefix))),
+                Kind { version: roster.digest(), resources: vec![assignment] },
+                Kind::hashed(Resource::new(EDGE, listener(settings))),
+                Kind::hashed(Resource::new(EDGE, routes())),
+            ],
+        }
+    }
+
+    /// The digest of the routable endpoints for [`ResourceType::Endpoints`], a hash of the content for the others.
+    pub fn version(&self, kind: ResourceType) -> &str {
+        &self.kinds[kind as usize].version
+    }
+
+    pub fn resources(&self, kind: ResourceType) -> &[Resource] {
+        &self.kinds[kind as usize].resources
+    }
+
+    /// The digest of the routable endpoints.
+    pub fn digest(&self) -> &str {
+        self.version(ResourceType::Endpoints)
+    }
+
+    /// A snapshot whose resources are only names and versions, to drive streams with.
+    #[cfg(test)]
+    pub(crate) fn sketch(versions: [&str; 4]) -> Self {
+        let names = [CLUSTER, CLUSTER, EDGE, EDGE];
+        Self {
+            kinds: std::array::from_fn(|i| Kind {
+                version: versions[i].to_owned(),
+                resources: vec![Resource {
+                    name: names[i].to_owned(),
+                    body: Any { type_url: ResourceType::ALL[i].type_url().to_owned(), value: Vec::new() },
+                }],
+            }),
+        }
+    }
+}
+
+impl Resource {
+    fn new(name: &str, message: impl Name) -> Self {
+        Self { name: name.to_owned(), body: pack_any(message) }
+    }
+}
+
+impl Kind {
+    fn hashed(resource: Resource) -> Self {
+        let hash = Sha256::digest(&resource.body.value);
+        let version = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { version, resources: vec![resource] }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,27 @@
+//! `muster healthcheck`: for the container engine, which knows 0 and 1 only.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use crate::config::HealthFlags;
+use crate::process::probe::probe;
+
+/// Below the engine's own time-out, so that the reason is seen.
+const BOUND: Duration = Duration::from_millis(1500);
+
+/// Asks this node's `/livez`.
+///
+/// # Errors
+/// The runtime cannot be made.
+pub fn run(flags: &HealthFlags) -> anyhow::Result<u8> {
+    let ip = if flags.listen.is_unspecified() { Ipv4Addr::LOCALHOST } else { flags.listen };
+    let address = SocketAddrV4::new(ip, flags.metrics_port);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let why = match runtime.block_on(probe(address.into(), "/livez", BOUND)) {
+        Ok(answer) if answer.status.as_u16() == 200 => return Ok(0),
+        Ok(answer) => format!("answered {}", answer.status),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(%address, why, "agent or nginx does not answer");
+    Ok(1)
+}

@@ -1,0 +1,184 @@
+//! Flags and environment into domain types. Every default and every limit has its name here.
+
+mod check;
+mod endpoint;
+mod network;
+mod pki;
+mod read;
+mod values;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::process::probe::ReadyUrl;
+pub use crate::process::served::OnExit;
+pub use endpoint::Endpoint;
+pub use network::{Advertise, Allow, not_publishable};
+pub use pki::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags};
+use values::{
+    directory, drain_timeout, edge, linger, listen, log_filter, name, on_exit, port, prefix, program, ttl,
+};
+
+/// Shortest and longest lease asked for. Below 2 s etcd grants 2 s anyway; above a minute a crash that presence
+/// cannot see would stay listed longer than anybody wants.
+pub const TTL_SECONDS: std::ops::RangeInclusive<u64> = 2..=60;
+/// Longest drain that may be asked for.
+pub const MAX_DRAIN_SECONDS: u64 = 600;
+/// Longest wait of a command for etcd.
+pub const MAX_WAIT_SECONDS: u64 = 600;
+/// Longest linger that may be asked for, in milliseconds.
+pub const MAX_LINGER_MS: u64 = 60_000;
+/// Longest prefix: it is part of every key.
+pub const MAX_PREFIX_BYTES: usize = 128;
+/// Most etcd endpoints that may be given.
+pub const MAX_ENDPOINTS: usize = 16;
+
+/// Roll call for an nginx fleet: PID 1 of each node, its registrar, and Envoy's control plane.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version = crate::VERSION, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Be a node: start nginx, register it, follow the fleet, and configure Envoy when elected
+    Run(Box<RunFlags>),
+    /// Exit 0 when this node's agent and nginx answer, 1 otherwise
+    Healthcheck(HealthFlags),
+    /// Show who is registered, who leads, and whether every node serves the same list
+    Status(StatusFlags),
+    /// Make, show and renew the fleet's certificates
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// Print the version
+    Version,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LogFlags {
+    /// What is logged: error, warn, info, debug, trace, or a tracing filter such as `info,muster::registry=debug`
+    #[arg(long = "log", env = "MUSTER_LOG", default_value = "info", global = true, value_parser = log_filter)]
+    pub filter: String,
+    /// How it is logged; auto is json unless it goes to a terminal
+    #[arg(long = "log-format", env = "MUSTER_LOG_FORMAT", default_value = "auto", global = true)]
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Auto,
+    Json,
+    Text,
+}
+
+/// Where the registry is; shared by every command that asks it.
+#[derive(Clone, Debug, Args)]
+pub struct RegistryFlags {
+    /// etcd endpoints, separated by commas: http://HOST:PORT, with --tls-dir https://HOST:PORT
+    #[arg(
+        long,
+        env = "MUSTER_ETCD",
+        default_value = "http://127.0.0.1:2379",
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    pub etcd: Vec<Endpoint>,
+    /// Directory of certificates, such as `muster pki init` makes: with it TLS to etcd and on the control port,
+    /// without it none
+    #[arg(long, env = "MUSTER_TLS_DIR", value_parser = directory, value_name = "DIR")]
+    pub tls_dir: Option<PathBuf>,
+    /// Prefix of all keys of this fleet
+    #[arg(long, env = "MUSTER_PREFIX", default_value = "/muster", value_parser = prefix)]
+    pub prefix: String,
+    /// Name of the fleet, shown in ips.json and on the page
+    #[arg(long, env = "MUSTER_FLEET", default_value = "muster", value_parser = name)]
+    pub fleet: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RunFlags {
+    #[command(flatten)]
+    pub registry: RegistryFlags,
+    /// This node's name [default: the host name, which in a container is its short id]
+    #[arg(long, env = "MUSTER_NAME", value_parser = name)]
+    pub name: Option<String>,
+    /// Time to live of the lease in seconds: how long a node whose end nobody saw stays listed (2 to 60)
+    #[arg(long, env = "MUSTER_TTL", default_value = "5", value_parser = ttl, value_name = "SECONDS")]
+    pub ttl: Duration,
+    /// Address to register: an IPv4 address, a network the node has an address in, or an interface
+    /// [default: the local address of the connection to etcd]
+    #[arg(long, env = "MUSTER_ADVERTISE", value_name = "IP|CIDR|INTERFACE")]
+    pub advertise: Option<Advertise>,
+    /// Networks whose addresses may be listed: CIDR, or `own` for the network of this node's own interface; may be
+    /// repeated [default: any unicast address but loopback and link-local]
+    #[arg(long, env = "MUSTER_ALLOW", value_delimiter = ',', value_name = "CIDR|own")]
+    pub allow: Vec<Allow>,
+    /// Address nginx, the control port and the metrics port listen on
+    #[arg(long, env = "MUSTER_LISTEN", default_value = "0.0.0.0", value_parser = listen, value_name = "IP")]
+    pub listen: Ipv4Addr,
+    /// nginx's port
+    #[arg(long, env = "MUSTER_HTTP_PORT", default_value = "8080", value_parser = port, value_name = "PORT")]
+    pub http_port: u16,
+    /// Port of Envoy's control plane
+    #[arg(long, env = "MUSTER_CONTROL_PORT", default_value = "18000", value_parser = port, value_name = "PORT")]
+    pub control_port: u16,
+    /// Port of /metrics, /livez and /readyz
+    #[arg(long, env = "MUSTER_METRICS_PORT", default_value = "9464", value_parser = port, value_name = "PORT")]
+    pub metrics_port: u16,
+    /// Where Envoy is told to listen
+    #[arg(long, env = "MUSTER_EDGE", default_value = "0.0.0.0:8080", value_parser = edge, value_name = "IP:PORT")]
+    pub edge: SocketAddrV4,
+    /// Directory of the generated files; best a tmpfs
+    #[arg(long, env = "MUSTER_DIR", default_value = "/srv/muster", value_parser = directory, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Own static content, served at / instead of the list when the directory holds anything
+    #[arg(long, env = "MUSTER_SITE", default_value = "/srv/site", value_parser = directory, value_name = "DIR")]
+    pub site: PathBuf,
+    /// Directory for nginx's configuration, pid and temporary files; best a tmpfs
+    #[arg(long, env = "MUSTER_RUN_DIR", default_value = "/run/muster", value_parser = directory, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// The nginx program
+    #[arg(long, env = "MUSTER_NGINX", default_value = "nginx", value_parser = program, value_name = "PROGRAM")]
+    pub nginx: PathBuf,
+    /// What to do when the served process ends by itself [default: restart for nginx, exit for a COMMAND]
+    #[arg(long, env = "MUSTER_ON_EXIT", value_parser = on_exit, value_name = "restart|exit")]
+    pub on_exit: Option<OnExit>,
+    /// With a COMMAND: register once this answers 200; without it a COMMAND is never registered
+    #[arg(long, env = "MUSTER_READY_URL", value_name = "URL")]
+    pub ready_url: Option<ReadyUrl>,
+    /// Longest graceful leave in seconds (0 to 600) [default: TTL + 2]
+    #[arg(long, env = "MUSTER_DRAIN_TIMEOUT", value_parser = drain_timeout, value_name = "SECONDS")]
+    pub drain_timeout: Option<Duration>,
+    /// How long to keep serving after the withdrawal was acknowledged, in milliseconds
+    #[arg(long, env = "MUSTER_LINGER", default_value = "500", value_parser = linger, value_name = "MS")]
+    pub linger: Duration,
+    /// Serve this instead of the built-in nginx
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct HealthFlags {
+    /// Address the agent listens on
+    #[arg(long, env = "MUSTER_LISTEN", default_value = "127.0.0.1", value_parser = listen, value_name = "IP")]
+    pub listen: Ipv4Addr,
+    /// Port of /livez
+    #[arg(long, env = "MUSTER_METRICS_PORT", default_value = "9464", value_parser = port, value_name = "PORT")]
+    pub metrics_port: u16,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StatusFlags {
+    #[command(flatten)]
+    pub registry: RegistryFlags,
+    /// Networks whose addresses may be listed, as for `run`
+    #[arg(long, env = "MUSTER_ALLOW", value_delimiter = ',', value_name = "CIDR|own")]
+    pub allow: Vec<Allow>,
+}

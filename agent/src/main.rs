@@ -1,0 +1,50 @@
+//! Logging, configuration, dispatch, exit code.
+
+use std::process::ExitCode;
+
+use muster::config::{Cli, Command, RunFlags};
+use muster::process::supervisor::Supervisor;
+use muster::{agent, cli, log};
+
+/// What flags that cannot work exit with; clap's own.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::read().unwrap_or_else(|error| error.exit());
+    if let Err(wrong) = cli.validate() {
+        return refuse(&wrong);
+    }
+    log::start(&cli.log, matches!(cli.command, Command::Run(_)));
+    let outcome = match cli.command {
+        Command::Run(flags) => run(*flags),
+        Command::Healthcheck(flags) => cli::healthcheck::run(&flags),
+        Command::Status(flags) => cli::status::run(&flags),
+        Command::Pki(command) => cli::pki::run(&command),
+        Command::Version => cli::version(),
+    };
+    match outcome {
+        Ok(code) => code.into(),
+        Err(error) => match error.downcast_ref::<agent::Unusable>() {
+            Some(wrong) => refuse(&wrong.0),
+            None => {
+                tracing::error!(error = format!("{error:#}"), "muster ends");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn refuse(wrong: &str) -> ExitCode {
+    // Nobody is left to tell when stderr is closed.
+    _ = Cli::wrong(wrong).print();
+    USAGE.into()
+}
+
+fn run(flags: RunFlags) -> anyhow::Result<u8> {
+    // Before any other thread: children inherit this thread's signal mask.
+    let (supervisor, signals) = Supervisor::start()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let code = runtime.block_on(agent::run(flags, supervisor, signals));
+    runtime.shutdown_background();
+    code
+}

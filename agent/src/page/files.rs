@@ -1,0 +1,123 @@
+//! [`Publisher`]: bytes into files that a reader sees whole or not at all.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::render::Files;
+use crate::metrics::ListFile;
+
+/// Temporary files begin like this: a dotfile, which nginx refuses, and a name that is only ours to delete.
+const LITTER: &str = ".muster-";
+/// nginx's workers run as another user than the agent may, and a temporary file is created 0600.
+const MODE: u32 = 0o644;
+
+/// Writes the generated files of one directory.
+#[derive(Debug)]
+pub struct Publisher {
+    dir: PathBuf,
+}
+
+/// A file that was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub file: ListFile,
+    pub bytes: usize,
+}
+
+/// No file was replaced, or only those before `file` in the order of writing.
+#[derive(Debug, Error)]
+#[error("{}: {source}", .dir.join(.file.as_str()).display())]
+pub struct PublishError {
+    pub file: ListFile,
+    dir: PathBuf,
+    pub source: io::Error,
+}
+
+impl Publisher {
+    /// Makes the directory if it is missing, and removes what a life that ended between write and rename left in it.
+    ///
+    /// # Errors
+    /// The directory can neither be read nor made.
+    pub fn new(dir: impl Into<PathBuf>) -> io::Result<Self> {
+        let dir = dir.into();
+        fs::create_dir_all(&dir)?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with(LITTER) {
+                continue;
+            }
+            let path = entry.path();
+            match fs::remove_file(&path) {
+                Ok(()) => info!(path = %path.display(), "temporary file of an earlier life removed"),
+                Err(error) => {
+                    warn!(path = %path.display(), %error, "temporary file of an earlier life stays")
+                }
+            }
+        }
+        Ok(Self { dir })
+    }
+
+    /// Replaces the files whose bytes differ from those on disk; the others keep their inode.
+    ///
+    /// All new files are written in full before the first is renamed, so a disk that fills up halfway leaves a list
+    /// that is old but agrees with itself. Blocks on the file system.
+    ///
+    /// # Errors
+    /// The old files stay as they were, and no temporary file is left.
+    pub fn publish(&self, files: &Files) -> Result<Vec<Written>, PublishError> {
+        let failed = |file| move |source| PublishError { file, dir: self.dir.clone(), source };
+        let mut written = Vec::new();
+        let mut ready = Vec::new();
+        // The page last: who sees it reload finds the files it links to as new as itself.
+        for (file, bytes) in [
+            (ListFile::IpsJson, &files.ips_json),
+            (ListFile::IpsTxt, &files.ips_txt),
+            (ListFile::SdJson, &files.sd_json),
+            (ListFile::IpsHtml, &files.ips_html),
+        ] {
+            let path = self.dir.join(file.as_str());
+            if !holds(&path, bytes) {
+                ready.push((file, path, self.write(bytes).map_err(failed(file))?));
+                written.push(Written { file, bytes: bytes.len() });
+            }
+        }
+        for (file, path, temporary) in ready {
+            temporary.persist(path).map_err(|error| failed(file)(error.error))?;
+        }
+        if let Some(first) = written.first() {
+            self.sync().map_err(failed(first.file))?;
+        }
+        Ok(written)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<TempPath> {
+        // Somebody may have removed the directory under a running agent.
+        fs::create_dir_all(&self.dir)?;
+        let mut file: NamedTempFile = tempfile::Builder::new().prefix(LITTER).tempfile_in(&self.dir)?;
+        file.write_all(bytes)?;
+        // After creation and not by its mode argument, from which the umask would take away.
+        file.as_file().set_permissions(Permissions::from_mode(MODE))?;
+        file.as_file().sync_all()?;
+        Ok(file.into_temp_path())
+    }
+
+    /// The names too survive a power cut. Nothing on tmpfs.
+    fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// Whether a regular, readable file has these bytes. The disk is asked and not a memory of the last write: what
+/// somebody deleted or changed is repaired at the next change.
+fn holds(path: &Path, bytes: &[u8]) -> bool {
+    let same_shape = fs::symlink_metadata(path).is_ok_and(|found| {
+        found.is_file() && found.len() == bytes.len() as u64 && found.permissions().mode() & 0o777 == MODE
+    });
+    same_shape && fs::read(path).is_ok_and(|found| found == bytes)
+}

@@ -1,0 +1,14 @@
+//! The list as files: what every node's nginx serves.
+//!
+//! [`render`] is pure: equal rosters give equal bytes on every node, so equal checksums prove agreement.
+//! [`Publisher`] puts the bytes on disk atomically, and [`run`] follows the roster.
+
+mod files;
+mod html;
+mod render;
+mod run;
+
+pub use files::{PublishError, Publisher, Written};
+pub use html::content_security_policy;
+pub use render::{About, Files, render};
+pub use run::run;

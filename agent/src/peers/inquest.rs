@@ -1,0 +1,135 @@
+//! Who looks into an end: the leader into its nodes', the candidates behind it into the leader's.
+
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
+
+use super::attendance::LeaderLost;
+use super::dial::Dial;
+use super::presence::{Attending, Ended};
+use super::suspicion::{Inquest, ask_agent, ask_nginx, inquire};
+use crate::fleet::verdict::{Ending, Finding, Role, Verdict};
+use crate::fleet::{Candidate, Leadership, Node, Roster};
+
+/// How long each candidate further back waits for those before it to depose a dead leader.
+const PLACE_IN_LINE: Duration = Duration::from_millis(400);
+
+/// Turns ends of streams into verdicts.
+pub struct Inquests {
+    pub dial: Dial,
+    pub instance: String,
+    pub roster: watch::Receiver<Arc<Roster>>,
+    pub leadership: watch::Receiver<Option<Leadership>>,
+    pub attending: Attending,
+    pub ended: mpsc::Receiver<Ended>,
+    pub lost: mpsc::Receiver<LeaderLost>,
+    pub verdicts: mpsc::Sender<Verdict>,
+}
+
+impl Inquests {
+    /// Never returns; ends when dropped, and all questions with it.
+    pub async fn run(mut self) {
+        let mut open = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(ended) = self.ended.recv() => {
+                    let node = self.roster.borrow().nodes().find(|node| node.instance == ended.instance).cloned();
+                    if let Some(node) = node.filter(|_| self.leadership.borrow().is_some()) {
+                        open.spawn(look_into_node(node, ended, self.attending.clone(), self.verdicts.clone()));
+                    }
+                }
+                Some(lost) = self.lost.recv() => {
+                    if let Some(place) = place_in_line(&self.roster.borrow(), &self.instance) {
+                        let roster = self.roster.clone();
+                        let (dial, verdicts) = (self.dial.clone(), self.verdicts.clone());
+                        open.spawn(look_into_leader(dial, lost, place, roster, verdicts));
+                    }
+                }
+                Some(_) = open.join_next() => {}
+                else => std::future::pending::<()>().await,
+            }
+        }
+    }
+}
+
+async fn look_into_node(node: Node, ended: Ended, attending: Attending, verdicts: mpsc::Sender<Verdict>) {
+    let (name, instance, ip) = (&node.name, &node.instance, node.ip);
+    info!(name, instance, %ip, ending = ?ended.ending, "presence ended without a goodbye");
+    let nginx = SocketAddrV4::new(node.ip, node.ports.http);
+    let found = inquire(|bound| ask_nginx(nginx, &node.instance, bound)).await;
+    let finding = match (ended.ending, found) {
+        (_, Inquest::Gone) | (Ending::Closed, Inquest::Mute) => Finding::Dead,
+        // Its nginx serves and it let go of the leader: it comes back, or its lease ends.
+        (Ending::Closed, Inquest::Alive) => return debug!(name, instance, "nginx answers: left alone"),
+        (Ending::Silent | Ending::Absent, Inquest::Alive | Inquest::Mute) => Finding::Silent,
+    };
+    if attending.has(instance) {
+        return debug!(name, instance, "attends again");
+    }
+    let why = match (ended.ending, found) {
+        (Ending::Closed, Inquest::Gone) => "connection closed, nobody listens",
+        (Ending::Closed, _) => "connection closed, nobody answers",
+        (Ending::Silent, Inquest::Gone) => "silent, nobody listens",
+        (Ending::Silent | Ending::Absent, _) => "silent",
+    };
+    let (instance, took, why) = (node.instance, ended.at.elapsed(), why.to_owned());
+    let nginx_answers = found == Inquest::Alive;
+    let verdict = Verdict { instance, role: Role::Node, finding, nginx_answers, took, why };
+    _ = verdicts.send(verdict).await;
+}
+
+async fn look_into_leader(
+    dial: Dial,
+    lost: LeaderLost,
+    place: u32,
+    roster: watch::Receiver<Arc<Roster>>,
+    verdicts: mpsc::Sender<Verdict>,
+) {
+    let LeaderLost { leader, ending, at } = lost;
+    let instance = leader.instance.clone();
+    sleep(PLACE_IN_LINE * place).await;
+    let still_leads = |leader: &Candidate| roster.borrow().leader() == Some(leader);
+    if !still_leads(&leader) {
+        return;
+    }
+    info!(instance, ending = ?ending, place, "presence at the leader ended");
+    let agent = inquire(|bound| ask_agent(&dial, leader.control, &instance, bound)).await;
+    let finding = match (ending, agent) {
+        (_, Inquest::Alive) => return debug!(instance, "the leader answers"),
+        // One candidate that cannot reach a leader it never met would depose each: its lease has to say it, too.
+        (Ending::Absent, Inquest::Gone | Inquest::Mute) => Finding::Silent,
+        (_, Inquest::Gone) | (Ending::Closed, Inquest::Mute) => Finding::Dead,
+        (Ending::Silent, Inquest::Mute) => Finding::Silent,
+    };
+    let node = roster.borrow().nodes().find(|node| node.instance == instance).cloned();
+    let nginx_answers = match &node {
+        Some(node) => {
+            let nginx = SocketAddrV4::new(node.ip, node.ports.http);
+            inquire(|bound| ask_nginx(nginx, &instance, bound)).await == Inquest::Alive
+        }
+        None => false,
+    };
+    if still_leads(&leader) {
+        let why = if agent == Inquest::Gone {
+            "nobody listens on its control port"
+        } else {
+            "its control port is mute"
+        };
+        let took = Instant::now().saturating_duration_since(at);
+        let verdict = Verdict { instance, role: Role::Leader, finding, nginx_answers, took, why: why.into() };
+        _ = verdicts.send(verdict).await;
+    }
+}
+
+/// 0 for the candidate next in line after the leader; `None` for the leader itself and for who is no candidate.
+fn place_in_line(roster: &Roster, instance: &str) -> Option<u32> {
+    let mut line: Vec<&Candidate> = roster.candidates().collect();
+    line.sort_by_key(|candidate| (candidate.create_revision, format!("{:x}", candidate.lease)));
+    let place = line.iter().position(|candidate| candidate.instance == instance)?;
+    u32::try_from(place.checked_sub(1)?).ok()
+}

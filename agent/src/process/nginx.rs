@@ -1,0 +1,325 @@
+//! The built-in nginx: its configuration, its arguments, its identity.
+//!
+//! It serves the generated files, `/healthz` and nothing else; own static content may take over the rest of the paths.
+//! nginx is built without the rewrite module and without PCRE, so there is no `return` and no regex location: what is
+//! not served has a root that does not exist. Methods other than GET and HEAD meet the static module's own 405.
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Group, User, getegid, geteuid};
+use thiserror::Error;
+
+use super::command::Command;
+use super::life::BackOff;
+use super::probe::{FLEET_HEADER, INSTANCE_HEADER};
+use super::served::{Audience, ChildSpec, OnExit};
+
+/// The body of `/healthz`.
+pub const HEALTHZ: &str = "ok\n";
+
+/// What is generated, with its content type. `/` is the first one while there is no own content.
+const GENERATED: [(&str, &str); 4] = [
+    ("ips.html", "text/html; charset=utf-8"),
+    ("ips.json", "application/json"),
+    ("ips.txt", "text/plain; charset=utf-8"),
+    ("sd.json", "application/json"),
+];
+
+/// The one of them that is a page.
+const PAGE: &str = "ips.html";
+/// What is no page needs nothing, and is in no frame.
+const NO_PAGE_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// Types for own content, by extension. nginx's own `mime.types` is not in the image.
+const SITE_TYPES: &str = "
+        text/html html htm;
+        text/css css;
+        text/plain txt md;
+        text/xml xml;
+        text/javascript js mjs;
+        application/json json map;
+        application/manifest+json webmanifest;
+        application/pdf pdf;
+        application/wasm wasm;
+        image/svg+xml svg;
+        image/png png;
+        image/jpeg jpg jpeg;
+        image/gif gif;
+        image/webp webp;
+        image/avif avif;
+        image/x-icon ico;
+        font/woff2 woff2;
+        font/woff woff;
+        video/mp4 mp4;
+        video/webm webm;
+        audio/mpeg mp3;";
+
+#[derive(Debug, Clone)]
+pub struct Nginx {
+    /// A path, or a name that is looked up in `PATH`.
+    pub program: PathBuf,
+    pub listen: SocketAddrV4,
+    /// The generated files.
+    pub dir: PathBuf,
+    /// Own static content, already known to hold something: see [`holds_a_file`].
+    pub site: Option<PathBuf>,
+    /// nginx.conf, the pid file and temporary files.
+    pub run_dir: PathBuf,
+    /// This life of the agent, 16 hex digits.
+    pub instance: String,
+    /// The fleet's prefix.
+    pub prefix: String,
+    /// The policy under which the page `ips.html` is complete.
+    pub page_policy: String,
+    /// Requests on stdout.
+    pub access_log: bool,
+    /// How long a graceful stop or reload waits for open connections.
+    pub shutdown_timeout: Duration,
+}
+
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    #[error("{} cannot be written into nginx's configuration: use a path of plain text without $", .0.display())]
+    Path(PathBuf),
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl Nginx {
+    /// Makes the directories and writes the configuration and `healthz`. May be called again before a reload.
+    pub fn prepare(&self) -> Result<(), PrepareError> {
+        let conf = self.configuration()?;
+        for dir in [&self.dir, &self.run_dir] {
+            fs::create_dir_all(dir).map_err(|source| PrepareError::Write { path: dir.clone(), source })?;
+        }
+        write(&self.run_dir, "headers.conf", HEADERS)?;
+        write(&self.run_dir, "generated.conf", GENERATED_HEADERS)?;
+        write(&self.run_dir, "nginx.conf", &conf)?;
+        write(&self.dir, "healthz", HEALTHZ)
+    }
+
+    /// Where to ask this nginx from inside: loopback when it listens on every address.
+    pub fn own_address(&self) -> SocketAddr {
+        let ip = if self.listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *self.listen.ip() };
+        SocketAddr::from((ip, self.listen.port()))
+    }
+
+    /// How to run it: QUIT is graceful, TERM is fast, and both go to the master alone.
+    pub fn child_spec(&self, on_exit: OnExit) -> ChildSpec {
+        ChildSpec {
+            command: self.command(&[]),
+            check: Some(self.command(&["-t", "-q"])),
+            port: Some(self.listen),
+            audience: Audience::Child,
+            graceful: Some(Signal::SIGQUIT),
+            on_exit,
+            back_off: BackOff::default(),
+        }
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let conf = self.run_dir.join("nginx.conf");
+        let fixed: [&OsStr; 6] = [
+            "-p".as_ref(),
+            self.run_dir.as_os_str(),
+            "-e".as_ref(),
+            "stderr".as_ref(),
+            "-c".as_ref(),
+            conf.as_ref(),
+        ];
+        Command::new(&self.program, fixed.into_iter().chain(more.iter().map(OsStr::new)))
+    }
+
+    fn configuration(&self) -> Result<String, PrepareError> {
+        let locations = self.locations()?;
+        let listen = self.listen;
+        let user = own_user();
+        let pid = quoted(&self.run_dir.join("nginx.pid"))?;
+        let bodies = quoted(&self.run_dir.join("bodies"))?;
+        let shutdown = self.shutdown_timeout.as_millis();
+        let access_log = if self.access_log { "/dev/stdout" } else { "off" };
+        Ok(format!(
+            "\
+# Written by muster at each start: changes here are lost.
+daemon off;
+master_process on;
+# One is plenty for small files from memory; the fleet grows by nodes.
+worker_processes 1;
+worker_shutdown_timeout {shutdown}ms;
+{user}pid {pid};
+error_log stderr warn;
+events {{
+    worker_connections 1024;
+}}
+http {{
+    access_log {access_log};
+    log_not_found off;
+    client_body_temp_path {bodies};
+    client_header_timeout 10s;
+    client_body_timeout 10s;
+    client_max_body_size 1k;
+    send_timeout 30s;
+    reset_timedout_connection on;
+    # Longer than Envoy keeps an idle connection, so that it is never nginx that closes one under a request.
+    keepalive_timeout 75s;
+    sendfile on;
+    tcp_nopush on;
+    server_tokens off;
+    absolute_redirect off;
+    max_ranges 1;
+    types {{{SITE_TYPES}
+    }}
+    server {{
+        listen {listen};
+{locations}    }}
+}}
+"
+        ))
+    }
+
+    fn locations(&self) -> Result<String, PrepareError> {
+        let dir = quoted(&self.dir)?;
+        let nowhere = quoted(&self.run_dir.join("nowhere"))?;
+        let mut text = String::new();
+        let mut location = |path: &str, lines: &[String]| {
+            text += &format!("        location {path} {{\n");
+            for line in lines {
+                text += &format!("            {line};\n");
+            }
+            text += "        }\n";
+        };
+        let generated = |content_type: &str| {
+            vec![
+                "include generated.conf".into(),
+                format!("root {dir}"),
+                format!("default_type \"{content_type}\""),
+            ]
+        };
+        for (name, content_type) in GENERATED {
+            let policy = if name == PAGE { self.page_policy.as_str() } else { NO_PAGE_POLICY };
+            let mut lines = generated(content_type);
+            lines.push(format!("add_header Content-Security-Policy \"{policy}\" always"));
+            location(&format!("= /{name}"), &lines);
+        }
+        let mut healthz = generated("text/plain; charset=utf-8");
+        healthz.push(format!("add_header Content-Security-Policy \"{NO_PAGE_POLICY}\" always"));
+        healthz.push(format!("add_header {INSTANCE_HEADER} \"{}\" always", self.instance));
+        healthz.push(format!("add_header {FLEET_HEADER} \"{}\" always", self.prefix));
+        location("= /healthz", &healthz);
+
+        let headers = String::from("include headers.conf");
+        let (root, index) = match &self.site {
+            Some(site) => (quoted(site)?, "index index.html /ips.html"),
+            None => (nowhere.clone(), "index /ips.html"),
+        };
+        location("= /", &[headers.clone(), format!("root {root}"), index.into()]);
+        location("/", &[headers.clone(), format!("root {root}"), "index index.html".into()]);
+        // Deeper dotfiles of own content are Envoy's to refuse.
+        location("/.", &[headers, format!("root {nowhere}")]);
+        Ok(text)
+    }
+}
+
+/// Whether own content is there to be served: any file at any depth.
+pub fn holds_a_file(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| match fs::metadata(entry.path()) {
+        // A link to a directory counts as something to serve, and is not followed into a loop.
+        Ok(found) => found.is_file() || entry.path().is_symlink() || holds_a_file(&entry.path()),
+        Err(_) => false,
+    })
+}
+
+/// Whether nginx's configuration can name a path: `$` would be a variable and has no escape.
+pub fn can_name(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| !text.is_empty() && !text.contains(|c: char| c == '$' || c.is_control()))
+}
+
+/// For every location: one `add_header` in a location drops all those from above it, so each includes the whole set.
+/// The address is that of the connection itself, which is right before any registration and for each of several.
+const HEADERS: &str = "\
+add_header X-Served-By $server_addr always;
+add_header X-Content-Type-Options nosniff always;
+";
+
+/// nginx's ETag is the time in seconds and the size, which repeats when a file changes twice in a second.
+const GENERATED_HEADERS: &str = "\
+include headers.conf;
+add_header Cache-Control no-store always;
+etag off;
+if_modified_since off;
+types {}
+";
+
+/// As root, workers would drop to a user chosen when nginx was built, who may not exist here or not read the files:
+/// they stay who the agent is. Everywhere else the directive is refused anyway.
+fn own_user() -> String {
+    let names = || {
+        let user = User::from_uid(geteuid()).ok()??;
+        let group = Group::from_gid(getegid()).ok()??;
+        Some(format!("user {} {};\n", user.name, group.name))
+    };
+    if geteuid().is_root() { names().unwrap_or_default() } else { String::new() }
+}
+
+/// A path as nginx reads it.
+fn quoted(path: &Path) -> Result<String, PrepareError> {
+    match path.to_str() {
+        Some(text) if can_name(path) => Ok(format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))),
+        _ => Err(PrepareError::Path(path.to_owned())),
+    }
+}
+
+/// Replaces a file whole, readable for nginx's workers whatever the umask.
+fn write(dir: &Path, name: &str, text: &str) -> Result<(), PrepareError> {
+    let path = dir.join(name);
+    let replace = || {
+        let mut file = tempfile::Builder::new().prefix(".muster-").tempfile_in(dir)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    replace().map_err(|source| PrepareError::Write { path: path.clone(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted_or_refused() {
+        assert_eq!(quoted(Path::new("/srv/my site")).unwrap(), "\"/srv/my site\"");
+        assert_eq!(quoted(Path::new(r#"/a"b\c;{"#)).unwrap(), r#""/a\"b\\c;{""#);
+        for wrong in ["", "/srv/$host", "/srv/a\nb"] {
+            assert!(matches!(quoted(Path::new(wrong)), Err(PrepareError::Path(_))), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_tree_is_no_site() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!holds_a_file(&dir.path().join("missing")));
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        assert!(!holds_a_file(dir.path()));
+        fs::write(dir.path().join("a/b/index.html"), "hello").unwrap();
+        assert!(holds_a_file(dir.path()));
+    }
+
+    #[test]
+    fn what_is_written_is_readable_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "healthz", HEALTHZ).unwrap();
+        let path = dir.path().join("healthz");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_to_string(path).unwrap(), HEALTHZ);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+}

@@ -1,0 +1,155 @@
+//! Whether the served process answers, asked again and again; one that has stopped answering is killed.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::probe::{Answer, ProbeError, ReadyUrl, probe};
+use super::served::{ChildState, Served};
+use crate::metrics::Metrics;
+
+/// Between probes until the first answer: joining should not wait for a clock.
+const STARTING_INTERVAL: Duration = Duration::from_millis(10);
+/// Between probes of a process that answers.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Longest wait for an answer. Two of them and two pauses stay under the second in which a hung nginx must be gone.
+const BOUND: Duration = Duration::from_millis(250);
+/// Answers missed in a row before it counts as not answering.
+const MISSES: u32 = 2;
+/// A probe that took this much longer than its bound says that this agent was not running, not that nginx was silent.
+const LATE: Duration = Duration::from_millis(50);
+/// A start without an answer for so long has failed.
+const START_BOUND: Duration = Duration::from_secs(10);
+
+/// Why nobody answers after a stop: no news.
+const OVER: &str = "it has ended";
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// The built-in nginx.
+    Healthz { address: SocketAddr, instance: String },
+    /// What the user named for a COMMAND.
+    Url(ReadyUrl),
+    /// A COMMAND that cannot be asked, and so is never ready.
+    Nothing,
+}
+
+/// Asks `question` as long as the agent lives and keeps `ready` true while 200 comes back. The built-in nginx is
+/// killed, group and all, when it hangs: its life then starts it again. A COMMAND is left alone. Never returns.
+pub async fn watch_readiness(
+    question: Question,
+    served: Served,
+    ready: watch::Sender<bool>,
+    metrics: Metrics,
+) {
+    let kills = matches!(question, Question::Healthz { .. });
+    let mut state = served.state();
+    let mut since = Instant::now();
+    let mut misses = 0;
+    let mut known = None;
+    loop {
+        let running = match *state.borrow_and_update() {
+            ChildState::Running { pid } => Some(pid),
+            _ => None,
+        };
+        if let Some(pid) = running
+            && known.replace(pid).is_some_and(|before| before != pid)
+        {
+            metrics.nginx_restarts.inc();
+        }
+        if running.is_none() || matches!(question, Question::Nothing) {
+            (misses, since) = (0, Instant::now());
+            let over = matches!(*state.borrow(), ChildState::Exited(_));
+            set(&ready, &metrics, false, if over { OVER } else { "it does not run" });
+            if state.changed().await.is_err() {
+                // The life is over; this task must not be the first to say so.
+                return std::future::pending().await;
+            }
+            continue;
+        }
+        let verdict = ask(&question, &metrics).await;
+        let was_ready = *ready.borrow();
+        match verdict {
+            Verdict::Ready => {
+                misses = 0;
+                since = Instant::now();
+                set(&ready, &metrics, true, "");
+            }
+            Verdict::Late => debug!("a probe that came late does not count"),
+            Verdict::Silent(why) => {
+                misses += 1;
+                debug!(why, misses, "no answer");
+                if was_ready && misses >= MISSES {
+                    set(&ready, &metrics, false, &why);
+                    if kills {
+                        served.kill("it does not answer");
+                    }
+                } else if !was_ready && kills && since.elapsed() > START_BOUND {
+                    warn!(why, bound_s = START_BOUND.as_secs(), "nginx did not answer after its start");
+                    served.kill("it does not answer");
+                }
+            }
+        }
+        let pause = match (*ready.borrow(), misses) {
+            (true, 0) => INTERVAL,
+            (false, _) if since.elapsed() > START_BOUND => INTERVAL,
+            _ => STARTING_INTERVAL,
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            // A process that ended is known at once.
+            changed = state.changed() => if changed.is_err() {
+                return std::future::pending().await;
+            },
+        }
+    }
+}
+
+enum Verdict {
+    Ready,
+    /// The probe's own timer ran late.
+    Late,
+    Silent(String),
+}
+
+async fn ask(question: &Question, metrics: &Metrics) -> Verdict {
+    let asked = Instant::now();
+    let answer = match question {
+        Question::Healthz { address, .. } => probe(*address, "/healthz", BOUND).await,
+        Question::Url(url) => url.probe(BOUND).await,
+        Question::Nothing => return Verdict::Silent("nothing to ask".into()),
+    };
+    let took = asked.elapsed();
+    let stranger = |answer: &Answer| match question {
+        Question::Healthz { instance, .. } => answer.instance.as_deref() != Some(instance),
+        _ => false,
+    };
+    match answer {
+        Ok(answer) if stranger(&answer) => Verdict::Silent("somebody else answers on its port".into()),
+        Ok(answer) if answer.status.as_u16() == 200 => {
+            metrics.nginx_probe_duration.observe(took.as_secs_f64());
+            Verdict::Ready
+        }
+        Ok(answer) => Verdict::Silent(format!("it answered {}", answer.status)),
+        Err(ProbeError::Timeout) if took > BOUND + LATE => Verdict::Late,
+        Err(error) => Verdict::Silent(error.to_string()),
+    }
+}
+
+fn set(ready: &watch::Sender<bool>, metrics: &Metrics, now: bool, why: &str) {
+    let changed = ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
+    if changed {
+        metrics.nginx_up.set(i64::from(now));
+        if now {
+            info!("answering");
+        } else if why == OVER {
+            debug!(why, "not answering");
+        } else {
+            warn!(why, "not answering");
+        }
+    }
+}

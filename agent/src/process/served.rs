@@ -1,0 +1,223 @@
+//! The life of the process that the node exists for: nginx, or a COMMAND.
+
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, error};
+
+use super::command::{Command, Exit, SpawnError};
+use super::life::{BackOff, Life, Order, send};
+use super::supervisor::Supervisor;
+
+/// What `nginx -t` may take.
+const CHECK_BOUND: Duration = Duration::from_secs(5);
+
+/// What to do when the served process ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExit {
+    /// Start it again, with back-off.
+    Restart,
+    /// End with its code.
+    Exit,
+}
+
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// The child alone, as nginx expects: its master tells the workers.
+    Child,
+    /// Its whole process group, as dumb-init does: a shell that does not pass on TERM ends with what it runs.
+    Group,
+}
+
+/// How to run the served process.
+#[derive(Debug, Clone)]
+pub struct ChildSpec {
+    pub command: Command,
+    /// Run before each reload; its failure refuses the reload. `None`: a reload just passes HUP on.
+    pub check: Option<Command>,
+    /// The port it will listen on: a start waits until it is free.
+    pub port: Option<SocketAddrV4>,
+    pub audience: Audience,
+    /// What asks it to end in peace. `None`: the signal that the agent received.
+    pub graceful: Option<Signal>,
+    pub on_exit: OnExit,
+    pub back_off: BackOff,
+}
+
+impl ChildSpec {
+    /// A COMMAND of the user: has the terminal if there is one, gets signals as a group.
+    pub fn command(command: Command, on_exit: OnExit) -> Self {
+        Self {
+            command: Command { foreground: true, ..command },
+            check: None,
+            port: None,
+            audience: Audience::Group,
+            graceful: None,
+            on_exit,
+            back_off: BackOff::default(),
+        }
+    }
+}
+
+/// How a life ended for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    Exited(Exit),
+    NotStarted(SpawnError),
+    /// Told to stop while nothing ran.
+    Stopped,
+}
+
+impl End {
+    /// The agent's exit code for a COMMAND: the child's code, 128 + n by signal, 126, 127.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Exited(exit) => exit.code(),
+            Self::NotStarted(error) => error.code(),
+            Self::Stopped => 0,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(exit) => exit.fmt(f),
+            Self::NotStarted(error) => error.fmt(f),
+            Self::Stopped => f.write_str("stopped before it ran"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChildState {
+    /// Not executed yet; perhaps waiting for its port.
+    Starting,
+    /// Executed. Whether it answers is for the probe to say.
+    Running { pid: Pid },
+    /// Ended or not startable, its group dead; starts again after `delay`.
+    Backoff { delay: Duration, last: End },
+    /// Over; nothing of its group runs.
+    Exited(End),
+}
+
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    #[error("nothing runs that could reload")]
+    NotRunning,
+    #[error("new configuration refused, the old one stays: {0}")]
+    Refused(String),
+    #[error("new configuration not checked within {} s, the old one stays", CHECK_BOUND.as_secs())]
+    Unchecked,
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+}
+
+/// The handle: asks for things and shows the state.
+#[derive(Debug, Clone)]
+pub struct Served {
+    supervisor: Supervisor,
+    orders: mpsc::UnboundedSender<Order>,
+    state: watch::Receiver<ChildState>,
+    check: Option<Command>,
+    audience: Audience,
+    graceful: Option<Signal>,
+}
+
+impl Served {
+    /// A handle, and the life that has to be run for anything to happen.
+    pub fn new(supervisor: Supervisor, spec: ChildSpec) -> (Self, Life) {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (sender, state) = watch::channel(ChildState::Starting);
+        let served = Self {
+            supervisor: supervisor.clone(),
+            orders,
+            state,
+            check: spec.check.clone(),
+            audience: spec.audience,
+            graceful: spec.graceful,
+        };
+        (served, Life::new(supervisor, spec, inbox, sender))
+    }
+
+    pub fn state(&self) -> watch::Receiver<ChildState> {
+        self.state.clone()
+    }
+
+    /// Asks it to end in peace: by its own graceful signal, or `received` where it has none. Killed at the bound.
+    /// Returns its end; the order stands even when the future is dropped.
+    pub async fn stop(&self, received: Signal, bound: Duration) -> End {
+        self.order(Order::Stop { signal: self.graceful.unwrap_or(received), bound });
+        self.ended().await
+    }
+
+    /// TERM, and KILL to the whole group at the bound. Also hurries a graceful stop under way.
+    pub async fn stop_fast(&self, bound: Duration) -> End {
+        self.order(Order::Stop { signal: Signal::SIGTERM, bound });
+        self.ended().await
+    }
+
+    /// Kills the whole group now; what follows is as after any end: with `OnExit::Restart` a back-off and a new start.
+    pub fn kill(&self, reason: &'static str) {
+        // With its pid, so that an order that comes late does not hit the next one.
+        if let Some(pid) = self.pid() {
+            self.order(Order::Kill { pid, reason });
+        }
+    }
+
+    /// Passes a signal on. Dropped when nothing runs.
+    pub fn forward(&self, signal: Signal) {
+        match self.pid() {
+            Some(pid) => send(&self.supervisor, self.audience, pid, signal),
+            None => debug!(%signal, "signal dropped, nothing runs"),
+        }
+    }
+
+    /// Checks the new configuration, then HUP. Logs what the check said when it refuses.
+    pub async fn reload(&self) -> Result<(), ReloadError> {
+        self.pid().ok_or(ReloadError::NotRunning)?;
+        if let Some(check) = self.check.clone() {
+            let output = self.supervisor.output(check, CHECK_BOUND).await?;
+            match output.exit {
+                Some(Exit::Code(0)) => {}
+                Some(_) => {
+                    let text = output.text.trim_end().to_owned();
+                    error!(output = text, "new configuration refused, the old one stays");
+                    return Err(ReloadError::Refused(text));
+                }
+                None => return Err(ReloadError::Unchecked),
+            }
+        }
+        // It may have ended meanwhile: then the next start reads the new configuration anyway.
+        self.forward(Signal::SIGHUP);
+        Ok(())
+    }
+
+    /// Waits for the end for good.
+    pub async fn ended(&self) -> End {
+        let mut state = self.state.clone();
+        match state.wait_for(|state| matches!(state, ChildState::Exited(_))).await.as_deref() {
+            Ok(ChildState::Exited(end)) => end.clone(),
+            // The life was dropped without having been run to its end.
+            _ => End::Stopped,
+        }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        match *self.state.borrow() {
+            ChildState::Running { pid } => Some(pid),
+            _ => None,
+        }
+    }
+
+    fn order(&self, order: Order) {
+        // A life that is over has nothing left to stop.
+        _ = self.orders.send(order);
+    }
+}

@@ -1,0 +1,234 @@
+//! Guarded removal: what the registry keeps of a node or leader that was found dead.
+//!
+//! `lost` is put first and the key deleted then, so that a watcher can tell a reaped node from one that left. Both are
+//! guarded by the victim's create revision, and by the actor's own candidate key.
+
+mod renewals;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
+use renewals::{Renewals, Word};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::etcd::{CallError, Etcd};
+use super::keys;
+use super::lease::Lease;
+use crate::clock::wall;
+use crate::fleet::verdict::{Finding, Role, Verdict};
+use crate::fleet::{Candidate, KeySpace, Node, NodeState, Roster, node_value};
+use crate::metrics::Op;
+
+/// Between questions to etcd about the lease of somebody silent.
+const ASK_LEASE: Duration = Duration::from_millis(100);
+/// Nodes that fall silent within this time fall silent at once.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+/// Carries verdicts out.
+pub struct Reaper {
+    pub etcd: Etcd,
+    pub space: KeySpace,
+    pub instance: String,
+    /// Time to live of the fleet's leases.
+    pub ttl: Duration,
+    pub roster: watch::Receiver<Arc<Roster>>,
+    pub lease: watch::Receiver<Option<Lease>>,
+    pub verdicts: mpsc::Receiver<Verdict>,
+}
+
+/// A verdict with the keys it is about, as they were when it came.
+struct Case {
+    verdict: Verdict,
+    node: Option<Node>,
+    candidate: Option<Candidate>,
+    /// The actor's own candidate key, which guards every write.
+    own: Candidate,
+    came: Instant,
+}
+
+impl Reaper {
+    /// Never returns; ends when dropped.
+    pub async fn run(mut self) {
+        let mut open = JoinSet::new();
+        let mut silent: BTreeMap<String, Instant> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                Some(verdict) = self.verdicts.recv() => {
+                    let Some(case) = self.case(verdict) else { continue };
+                    if self.is_itself_cut_off(&case, &mut silent) {
+                        open.abort_all();
+                        self.resign(&case.own).await;
+                        continue;
+                    }
+                    let reap = Reap { etcd: self.etcd.clone(), space: self.space.clone(), ttl: self.ttl };
+                    open.spawn(async move { reap.carry_out(case).await });
+                }
+                Some(_) = open.join_next() => {}
+                else => std::future::pending::<()>().await,
+            }
+        }
+    }
+
+    fn case(&self, verdict: Verdict) -> Option<Case> {
+        let roster = self.roster.borrow();
+        let lease = self.lease.borrow().as_ref().filter(|lease| lease.holds()).map(|lease| lease.id)?;
+        let own = roster.candidates().find(|candidate| candidate.lease == lease)?.clone();
+        let node = roster.nodes().find(|node| node.instance == verdict.instance).cloned();
+        let candidate = roster.candidates().find(|candidate| candidate.instance == verdict.instance).cloned();
+        let acts = match verdict.role {
+            // One that drains is about to go, and somebody waits for the word that it may.
+            Role::Node => {
+                roster.leader() == Some(&own)
+                    && node.as_ref().is_some_and(|node| node.state == NodeState::Serving)
+            }
+            Role::Leader => candidate.is_some() && roster.leader() == candidate.as_ref(),
+        };
+        (acts && (node.is_some() || candidate.is_some())).then(|| Case {
+            verdict,
+            node,
+            candidate,
+            own,
+            came: Instant::now(),
+        })
+    }
+
+    /// Whether more than half of the other nodes fell silent at once: then the leader is the one that is cut off.
+    fn is_itself_cut_off(&self, case: &Case, silent: &mut BTreeMap<String, Instant>) -> bool {
+        silent.retain(|_, since| since.elapsed() < AT_ONCE);
+        if case.verdict.finding != Finding::Silent || case.verdict.role != Role::Node {
+            return false;
+        }
+        silent.insert(case.verdict.instance.clone(), case.came);
+        let others = self.roster.borrow().nodes().filter(|node| node.instance != self.instance).count();
+        silent.len() > 1 && silent.len() * 2 > others
+    }
+
+    async fn resign(&self, own: &Candidate) {
+        warn!("most nodes fell silent at once: this node is the one cut off, and resigns");
+        if let Err(error) = keys::resign(&self.etcd, &self.space, own.lease).await {
+            warn!(%error, "resignation not written: the end of the lease says it");
+        }
+    }
+}
+
+struct Reap {
+    etcd: Etcd,
+    space: KeySpace,
+    ttl: Duration,
+}
+
+impl Reap {
+    async fn carry_out(&self, case: Case) {
+        let Verdict { instance, finding, .. } = &case.verdict;
+        if *finding == Finding::Silent && !self.is_unrenewed(&case).await {
+            info!(instance, "silent, and its lease is renewed: left alone");
+            return;
+        }
+        let detected_ms = (case.verdict.took + case.came.elapsed()).as_millis() as u64;
+        let outcome = match case.verdict.role {
+            Role::Node => self.remove(&case, true).await,
+            // Its nginx may serve on beside a dead agent: then only the leadership is taken.
+            Role::Leader => self.remove(&case, !case.verdict.nginx_answers).await,
+        };
+        let why = &case.verdict.why;
+        match outcome {
+            Ok(true) => warn!(instance, role = ?case.verdict.role, why, detected_ms, "reaped"),
+            Ok(false) => debug!(instance, why, "not reaped: its keys or the own have changed"),
+            Err(error) => warn!(instance, %error, "not reaped: its lease ends by itself"),
+        }
+    }
+
+    /// Asks etcd how long the lease has left until it is clear whether it is still renewed.
+    async fn is_unrenewed(&self, case: &Case) -> bool {
+        let lease = case.candidate.as_ref().map(|candidate| candidate.lease);
+        let Some(lease) = lease.or(case.node.as_ref().map(|node| node.lease)) else { return false };
+        let mut renewals = Renewals::default();
+        // Its holder may have been given another time to live than this agent.
+        let mut deadline = case.came + self.ttl;
+        while Instant::now() < deadline {
+            let asked = Instant::now();
+            let answer = self.etcd.call(Op::TimeToLive, 1, |client| async move {
+                client.lease_client().time_to_live(lease, None).await
+            });
+            if let Ok(answer) = answer.await {
+                // Below zero: it has ended.
+                let Ok(left) = u64::try_from(answer.ttl()) else { return true };
+                let granted = Duration::from_secs(u64::try_from(answer.granted_ttl()).unwrap_or(0));
+                deadline = deadline.max(case.came + granted);
+                match renewals.read(asked, Instant::now(), Duration::from_secs(left), granted) {
+                    Word::Renewed => return false,
+                    Word::Unrenewed => return true,
+                    Word::Open => {}
+                }
+            }
+            sleep(ASK_LEASE).await;
+        }
+        false
+    }
+
+    /// `lost` and the end of the candidacy, then the end of the key. Whether it was done.
+    async fn remove(&self, case: &Case, with_node: bool) -> Result<bool, CallError> {
+        let own = self.space.candidate_key(case.own.lease);
+        let mut guards = vec![Compare::create_revision(own, CompareOp::Equal, case.own.create_revision)];
+        let mut writes = Vec::new();
+        if let Some(candidate) = &case.candidate {
+            let key = self.space.candidate_key(candidate.lease);
+            if case.verdict.role == Role::Leader {
+                guards.push(Compare::create_revision(
+                    key.clone(),
+                    CompareOp::Equal,
+                    candidate.create_revision,
+                ));
+            }
+            writes.push(TxnOp::delete(key, None));
+        }
+        let node = case.node.as_ref().filter(|_| with_node);
+        let mut lost = Vec::new();
+        if let Some(node) = node {
+            let key = self.space.node_key(&node.name, &node.instance);
+            let reason = case.verdict.why.clone();
+            lost = node_value(&Node { state: NodeState::Lost, reason, since: wall(), ..node.clone() });
+            guards.push(Compare::mod_revision(key.clone(), CompareOp::Equal, node.mod_revision));
+            writes.push(TxnOp::put(key, lost.clone(), Some(PutOptions::new().with_lease(node.lease))));
+        }
+        let Some(node) = node else {
+            return self.commit(guards, writes, None).await.map(|done| done.is_some());
+        };
+        let key = self.space.node_key(&node.name, &node.instance);
+        let Some(revision) = self.commit(guards, writes, Some((&key, &lost))).await? else {
+            return Ok(false);
+        };
+        let unchanged = vec![Compare::mod_revision(key.clone(), CompareOp::Equal, revision)];
+        self.commit(unchanged, vec![TxnOp::delete(key, None)], None).await?;
+        Ok(true)
+    }
+
+    /// The revision at which `writes` were made, if the guards held. An attempt whose answer was lost may have made them:
+    /// then the guards fail on that, and the key says so by holding the value.
+    async fn commit(
+        &self,
+        guards: Vec<Compare>,
+        writes: Vec<TxnOp>,
+        made: Option<(&[u8], &[u8])>,
+    ) -> Result<Option<i64>, CallError> {
+        let found: Vec<TxnOp> = made.iter().map(|(key, _)| TxnOp::get(*key, None)).collect();
+        let answer = self.etcd.call(Op::Txn, 1, |client| {
+            let txn = Txn::new().when(guards.clone()).and_then(writes.clone()).or_else(found.clone());
+            async move { client.kv_client().txn(txn).await }
+        });
+        let answer = answer.await?;
+        if answer.succeeded() {
+            return Ok(Some(answer.header().map_or(0, |header| header.revision())));
+        }
+        let Some(TxnOpResponse::Get(range)) = answer.op_responses().into_iter().next() else {
+            return Ok(None);
+        };
+        let own = range.kvs().iter().find(|kv| made.is_some_and(|(_, value)| kv.value() == value));
+        Ok(own.map(etcd_client::KeyValue::mod_revision))
+    }
+}

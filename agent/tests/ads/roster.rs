@@ -1,0 +1,47 @@
+//! Rosters to publish.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use muster::balancer::EdgeSettings;
+use muster::balancer::xds::Published;
+use muster::fleet::{Change, KeySpace, Node, NodeState, Ports, Put, Roster, node_value};
+
+/// A port of 0 lets Envoy choose a free one.
+pub fn settings() -> EdgeSettings {
+    EdgeSettings { listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), prefix: "/muster".to_owned() }
+}
+
+/// A complete roster of these endpoints, as of revision `applied`.
+pub fn published(endpoints: &[SocketAddrV4], applied: i64) -> Published {
+    let space = KeySpace::new("/muster", vec!["127.0.0.0/8".parse().unwrap()]);
+    let entries: Vec<Change> = endpoints.iter().map(|endpoint| entry(&space, endpoint)).collect();
+    let (mut roster, rejections) = Roster::from_list(&space, 1, &entries, applied, None);
+    assert!(rejections.is_empty(), "{rejections:?}");
+    roster.applied = applied;
+    Published::of(&roster, &settings())
+}
+
+/// 127.1.0.1 to 127.1.0.`count`: for streams that never connect to them.
+pub fn numbered(count: u8) -> Vec<SocketAddrV4> {
+    (1..=count).map(|last| SocketAddrV4::new(Ipv4Addr::new(127, 1, 0, last), 8080)).collect()
+}
+
+fn entry(space: &KeySpace, endpoint: &SocketAddrV4) -> Change {
+    let name = endpoint.ip().to_string();
+    let instance = format!("{:016x}", endpoint.ip().to_bits());
+    let node = Node {
+        name: name.clone(),
+        instance: instance.clone(),
+        ip: *endpoint.ip(),
+        ports: Ports { http: endpoint.port(), control: 18000, metrics: 9464 },
+        state: NodeState::Serving,
+        reason: String::new(),
+        since: "2026-01-01T00:00:00Z".to_owned(),
+        version: "1".to_owned(),
+        lease: 1,
+        create_revision: 1,
+        mod_revision: 1,
+    };
+    let put = Put { value: node_value(&node), create_revision: 1, lease: 1 };
+    Change { key: space.node_key(&name, &instance), revision: 1, put: Some(put) }
+}

@@ -1,0 +1,182 @@
+//! What the documents say about flags, commands, files, metrics and log messages, held against the code.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use muster::config::Cli;
+use muster::metrics::{Format, Metrics};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The files below a directory that end like this.
+fn files(dir: &str, ending: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root().join(dir)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{dir}/{}", entry.file_name().to_str().unwrap());
+        if entry.path().is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn documents() -> Vec<String> {
+    let named = ["README.md", "CHANGELOG.md", "etcd/README.md", "envoy/README.md"];
+    named.map(String::from).into_iter().chain(files("docs", ".md")).collect()
+}
+
+/// What stands in backquotes, fenced blocks included.
+fn quoted(text: &str) -> Vec<&str> {
+    let blocks = text.split("```").skip(1).step_by(2).flat_map(str::lines);
+    let outside = text.split("```").step_by(2);
+    let spans = outside.flat_map(|part| part.split('`').skip(1).step_by(2));
+    blocks.chain(spans).collect()
+}
+
+/// The table that README.md should have: one row a flag of `muster run`, as its help says.
+fn flags() -> String {
+    let mut cli = Cli::command();
+    cli.build();
+    let run = cli.find_subcommand("run").expect("there is a `run`");
+    let mut table = String::from("| flag | variable | default | meaning |\n|---|---|---|---|\n");
+    for flag in run.get_arguments().filter(|flag| flag.get_long().is_some_and(|long| long != "help")) {
+        let help = flag.get_help().map(ToString::to_string).unwrap_or_default().replace('\n', " ");
+        let (meaning, said) = match help.split_once(" [default: ") {
+            Some((meaning, said)) => (meaning, said.trim_end_matches(']').to_owned()),
+            None => (help.as_str(), "none".to_owned()),
+        };
+        let given: Vec<_> = flag.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
+        let default = if given.is_empty() { said } else { format!("`{}`", given.join(",")) };
+        let values: Vec<_> =
+            flag.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
+        let variable = flag.get_env().expect("every flag has a variable").to_str().unwrap();
+        let name = format!("--{} {}", flag.get_long().unwrap(), values.join(" ")).replace('|', "\\|");
+        writeln!(table, "| `{name}` | `{variable}` | {default} | {meaning} |").unwrap();
+    }
+    table
+}
+
+#[test]
+fn the_table_of_flags_is_the_help() {
+    let expected = flags();
+    let readme = read("README.md");
+    assert!(readme.contains(&expected), "README.md should have exactly this table:\n\n{expected}");
+    let rows = readme.lines().filter(|line| line.starts_with("| `--")).count();
+    assert_eq!(rows, expected.lines().count() - 2, "README.md has rows for flags that do not exist");
+}
+
+#[test]
+fn every_make_target_named_exists() {
+    let makefile = read("Makefile");
+    let targets: BTreeSet<&str> =
+        makefile.lines().filter_map(|line| line.split_once(": ##").map(|(target, _)| target)).collect();
+    assert!(targets.contains("up"), "the Makefile's targets are read");
+    let mut wrong = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        for line in quoted(&text) {
+            for command in line.split(", ").filter_map(|part| part.trim().strip_prefix("make ")) {
+                let target = command.split(|c: char| !c.is_alphanumeric() && c != '-').next().unwrap();
+                if !targets.contains(target) {
+                    wrong.push(format!("{document}: `make {target}` does not exist"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut wrong = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        let here = root().join(&document);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if !link.contains("://") && !here.parent().unwrap().join(path).exists() {
+                wrong.push(format!("{document}: {link} is not there"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn operations_lists_the_metrics_and_no_other() {
+    let page = read("docs/operations.md");
+    let exported = Metrics::new("", "").text(Format::Prometheus);
+    let exported: BTreeSet<&str> =
+        exported.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let named: BTreeSet<&str> = quoted(&page)
+        .into_iter()
+        .filter(|word| word.starts_with("muster_") || word.starts_with("process_"))
+        .collect();
+    let missing: Vec<_> = exported.difference(&named).collect();
+    let invented: Vec<_> = named.difference(&exported).collect();
+    assert!(missing.is_empty(), "docs/operations.md does not list {missing:?}");
+    assert!(invented.is_empty(), "docs/operations.md lists {invented:?}, which nobody exports");
+}
+
+#[test]
+fn operations_explains_every_log_message() {
+    let page = read("docs/operations.md");
+    let known: BTreeSet<&str> = quoted(&page).into_iter().collect();
+    let mut said = BTreeSet::new();
+    let mut missing = Vec::new();
+    for file in files("agent/src", ".rs") {
+        for message in messages(&read(&file)) {
+            if !known.contains(message.as_str()) {
+                missing.push(format!("{file}: `{message}`"));
+            }
+            said.insert(message);
+        }
+    }
+    assert!(said.contains("list changed"), "the messages are found");
+    assert!(missing.is_empty(), "docs/operations.md does not explain\n{}\n", missing.join("\n"));
+    let log = page.split("\n## ").find(|part| part.starts_with("Log")).expect("a section on the log");
+    let rows = log.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let gone: Vec<&str> =
+        rows.flat_map(|cell| cell.split('`')).step_by(2).filter(|word| !said.contains(*word)).collect();
+    assert!(gone.is_empty(), "docs/operations.md explains what nobody says: {gone:?}");
+}
+
+/// The fixed messages of info!, warn! and error!: the last string among a call's arguments.
+fn messages(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap();
+    let mut found = Vec::new();
+    for level in ["info!(", "warn!(", "error!("] {
+        for (at, _) in code.match_indices(level) {
+            let mut last = String::new();
+            let mut open = 1;
+            let mut chars = code[at + level.len()..].chars();
+            while open > 0 {
+                match chars.next().expect("the call is closed") {
+                    '(' => open += 1,
+                    ')' => open -= 1,
+                    '"' => last = chars.by_ref().take_while(|c| *c != '"').collect(),
+                    _ => {}
+                }
+            }
+            // One message names the port it speaks of.
+            match last.strip_prefix("{what} ") {
+                Some(rest) => found.extend(["control", "metrics"].map(|what| format!("{what} {rest}"))),
+                None => found.push(last),
+            }
+        }
+    }
+    found
+}

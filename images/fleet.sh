@@ -1,0 +1,319 @@
+#!/usr/bin/env bash
+# What make does with the containers: images/fleet.sh up|scale N|stop [NODE]|kill [NODE]|kill-leader|status|logs|down|clean
+set -euo pipefail
+# shellcheck source=images/steps.sh
+source "$(dirname "$0")/steps.sh"
+cd "$ROOT"
+
+PROJECT=${COMPOSE_PROJECT_NAME:-muster}
+MAX_NODES=200
+# How long a change may take to show in the list: a lease's 5 s, an etcd election on top, a busy machine.
+PATIENCE=${MUSTER_PATIENCE:-60}
+
+main() {
+  local command=${1:-}
+  shift || true
+  case $command in
+    up | scale | stop | kill | status | logs | down | clean) ;;
+    kill-leader) command=kill_leader ;;
+    *) fail "images/fleet.sh up, scale N, stop, kill, kill-leader, status, logs, down or clean" ;;
+  esac
+  [[ $command == up ]] || engine_answers || fail "$(engine_complaint)"
+  "fleet_$command" "$@"
+}
+
+fleet_up() {
+  local started step count nodes
+  started=$(seconds)
+  if ! engine_answers; then
+    say "$(engine_complaint)"
+    say "Starting the same fleet as plain processes instead (make up-local); Ctrl-C ends it."
+    exec "${MAKE:-make}" --no-print-directory up-local
+  fi
+  url=$(edge_url)
+  need curl=curl
+  step=$(seconds)
+  compose_is_there
+  port_is_free
+  docker compose config --quiet || fail "compose.yaml or .env does not hold together, see above"
+  say "1/4 checked the machine ($(since "$step"))"
+
+  step=$(seconds)
+  images/build.sh
+  say "2/4 images ($(since "$step"))"
+
+  step=$(seconds)
+  # A fleet that runs keeps its size, and what was stopped or killed is started again.
+  count=$(containers -a nginx | wc -l)
+  nodes=$(setting MUSTER_NODES)
+  check_count "$nodes" "MUSTER_NODES in .env"
+  ((count > 0)) || count=$nodes
+  say_plain_volumes
+  docker compose up -d --no-build --no-recreate --scale "nginx=$count" >"$CACHE/compose.log" 2>&1 || start_despite_paused ||
+    fail "docker compose could not start the fleet: $(tail -n 3 "$CACHE/compose.log")"
+  say "3/4 containers ($(since "$step"))"
+
+  step=$(seconds)
+  wait_complete
+  say "4/4 the list is complete through Envoy ($(since "$step"))"
+  say ""
+  print_list
+  say ""
+  say "$url/ after $(since "$started"). Try: make scale N=5, make kill, make kill-leader, make stop, make status; make down ends it."
+  say_outdated
+  say_standin
+}
+
+fleet_scale() {
+  local count=${1:-} started
+  check_count "$count" "N"
+  url=$(edge_url)
+  [[ -n $(containers -a nginx) ]] || fail "no fleet runs here: make up first"
+  compose_is_there
+  started=$(seconds)
+  docker compose up -d --no-build --no-deps --no-recreate --scale "nginx=$count" nginx >"$CACHE/compose.log" 2>&1 ||
+    start_despite_paused nginx || fail "docker compose could not scale: $(tail -n 3 "$CACHE/compose.log")"
+  say "$count nodes ($(since "$started"))"
+  started=$(seconds)
+  wait_complete
+  say "the list is complete through Envoy ($(since "$started"))"
+  print_list
+}
+
+fleet_stop() {
+  local node
+  node=$(choose_node "${1:-}")
+  end_node "$node" "docker stop" stop
+}
+
+fleet_kill() {
+  local node
+  node=$(choose_node "${1:-}")
+  end_node "$node" "docker kill" kill
+}
+
+fleet_kill_leader() {
+  local leader node
+  url=$(edge_url)
+  leader=$(list | leader_of) || fail "the list at $url/ips.json names no leader"
+  node=$(choose_node "$leader")
+  end_node "$node" "docker kill of the leader" kill
+}
+
+fleet_status() {
+  local node
+  [[ -n $(containers -a) ]] || fail "no fleet here (project $PROJECT): make up"
+  compose_is_there
+  docker compose ps --all --format 'table {{.Service}}\t{{.Name}}\t{{.Image}}\t{{.Status}}'
+  node=$(containers "" nginx | xargs -r docker inspect -f '{{if not .State.Paused}}{{.Id}}{{end}}' | grep -m 1 . || true)
+  echo
+  # 3: known, and not healthy; the table has said it.
+  if [[ -z $node ]] || ! { timeout 10 docker exec "$node" muster status || (($? == 3)); }; then
+    say "no node could be asked for the roster"
+  fi
+  say_outdated
+  say_standin
+}
+
+fleet_logs() {
+  compose_is_there
+  exec docker compose logs --follow --tail 20 "$@"
+}
+
+# Plain docker by label, in bounded steps: this must work when compose.yaml, Compose, etcd or all nodes are broken.
+fleet_down() {
+  local started ids
+  started=$(seconds)
+  mapfile -t ids < <(docker ps -q --filter "label=com.docker.compose.project=$PROJECT" --filter status=paused)
+  ((${#ids[@]} == 0)) || timeout 2 docker unpause "${ids[@]}" >/dev/null || true
+  # Nodes first, while etcd still takes their leave; more than a few seconds of it help nobody.
+  mapfile -t ids < <(containers "" nginx)
+  ((${#ids[@]} == 0)) || timeout 6 docker stop -t 4 "${ids[@]}" >/dev/null || true
+  mapfile -t ids < <(containers "")
+  ((${#ids[@]} == 0)) || timeout 3 docker stop -t 2 "${ids[@]}" >/dev/null || true
+  mapfile -t ids < <(containers -a)
+  ((${#ids[@]} == 0)) || timeout 10 docker rm -f "${ids[@]}" >/dev/null || true
+  mapfile -t ids < <(docker network ls -q --filter "label=com.docker.compose.project=$PROJECT")
+  ((${#ids[@]} == 0)) || timeout 4 docker network rm "${ids[@]}" >/dev/null || true
+  [[ -z $(containers -a) ]] || fail "these containers could not be removed: $(containers -a | tr '\n' ' ')"
+  say "down in $(since "$started"); etcd's data is kept (make clean removes it)"
+}
+
+fleet_clean() {
+  local ids image
+  fleet_down
+  mapfile -t ids < <(docker volume ls -q --filter "label=com.docker.compose.project=$PROJECT")
+  ((${#ids[@]} == 0)) || docker volume rm "${ids[@]}" >/dev/null
+  for image in MUSTER_NODE_TAG MUSTER_ETCD_TAG MUSTER_ENVOY_TAG; do
+    docker image rm "$(setting "$image")" >/dev/null 2>&1 || true
+  done
+  rm -rf "$CACHE/images"
+  say "removed the volumes and images of project $PROJECT; downloads stay in .cache/parts, compiled code in target"
+}
+
+# containers -a|"" [SERVICE]: ids of all or of the running ones, oldest first.
+containers() {
+  local filters=(--filter "label=com.docker.compose.project=$PROJECT")
+  [[ -z ${2:-} ]] || filters+=(--filter "label=com.docker.compose.service=$2")
+  [[ -z $1 ]] || filters+=("$1")
+  docker ps -q "${filters[@]}" | tac
+}
+
+# Compose creates and removes what it should and then starts nothing, because it tries to start a paused container too.
+start_despite_paused() {
+  local filters=(--filter "label=com.docker.compose.project=$PROJECT") paused ids
+  [[ -z ${1:-} ]] || filters+=(--filter "label=com.docker.compose.service=$1")
+  paused=$(docker ps --format '{{.Names}}' "${filters[@]}" --filter status=paused | tr '\n' ' ')
+  [[ -n $paused ]] || return 1
+  say "paused and left so: $paused"
+  mapfile -t ids < <(docker ps -aq "${filters[@]}" --filter status=created --filter status=exited)
+  ((${#ids[@]} == 0)) || docker start "${ids[@]}" >/dev/null
+}
+
+# choose_node [NAME|IP]: prints the id of that node, by default of the youngest.
+choose_node() {
+  local id wanted=$1 chosen=
+  for id in $(containers "" nginx); do
+    if [[ -z $wanted || $id == "$wanted" || $(name_of "$id") == "$wanted" || $(address_of "$id") == "$wanted" ]]; then
+      chosen=$id
+    fi
+  done
+  [[ -n $chosen ]] || fail "no running node${wanted:+ $wanted}; these run: $(containers "" nginx | tr '\n' ' ')"
+  echo "$chosen"
+}
+
+# end_node ID WHAT COMMAND: does it and says when the list no longer has the node.
+end_node() {
+  local address deadline started url
+  address=$(address_of "$1")
+  url=$(edge_url)
+  started=$(seconds)
+  deadline=$((SECONDS + PATIENCE))
+  say "$2: $1 $(name_of "$1") $address"
+  docker "$3" "$1" >/dev/null
+  if [[ -z $(containers "" nginx) ]]; then
+    say "that was the last node: nobody is left to serve a list"
+    return
+  fi
+  while ((SECONDS < deadline)); do
+    if list | addresses_of | grep . | { ! grep -qxF "$address"; }; then
+      say "gone from the list $(since "$started") after the command"
+      return
+    fi
+    sleep 0.05
+  done
+  fail "$address is still listed after $PATIENCE s"
+}
+
+name_of() { docker inspect -f '{{.Name}}' "$1" | tr -d /; }
+address_of() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
+
+# The file that nginx serves is one JSON object without nested objects in its nodes: no JSON tool is needed.
+list() { curl --silent --fail --max-time 2 "$url/ips.json" 2>/dev/null | tr -d ' \n' || true; }
+addresses_of() { grep -o '"ips":\[[^]]*\]' | grep -oE '[0-9]+(\.[0-9]+){3}' | sort || true; }
+leader_of() { grep -o '{[^{}]*"leader":true[^{}]*}' | grep -o '"name":"[^"]*"' | cut -d'"' -f4 | grep .; }
+
+# Nodes that should be listed: a paused one may be, until its lease ends; one off the network has no address.
+expected_addresses() {
+  local id
+  for id in $(docker ps -q --filter "label=com.docker.compose.project=$PROJECT" \
+    --filter label=com.docker.compose.service=nginx --filter status=running); do
+    address_of "$id"
+  done | grep . | sort || true
+}
+
+# Each answer comes from another node: as many complete ones in a row as there are nodes.
+wait_complete() {
+  local deadline=$((SECONDS + PATIENCE)) agreed=0 expected listed=
+  expected=$(expected_addresses)
+  while ((agreed < $(wc -w <<<"$expected") || agreed == 0)); do
+    if ((SECONDS >= deadline)); then
+      docker compose ps --all --format 'table {{.Service}}\t{{.Name}}\t{{.Status}}' >&2
+      docker compose logs --no-color --tail 3 >&2
+      say_outdated
+      fail "the list is not complete after $PATIENCE s. Running nodes: $(echo "${expected:-none}" | tr '\n' ' ')listed: $(echo "${listed:-nothing}" | tr '\n' ' ')"
+    fi
+    listed=$(list | addresses_of)
+    if [[ -n $listed && $listed == "$expected" ]]; then
+      agreed=$((agreed + 1))
+    else
+      agreed=0
+      sleep 0.1
+      expected=$(expected_addresses)
+    fi
+  done
+}
+
+print_list() {
+  local answer leader id
+  answer=$(list)
+  leader=$(leader_of <<<"$answer" || true)
+  for id in $(containers "" nginx); do
+    printf '  %-15s %s %s%s\n' "$(address_of "$id")" "$id" "$(name_of "$id")" "$([[ $id != "$leader" ]] || echo '  leader')"
+  done | sort -V
+}
+
+# What `make up` leaves alone although a new start would look different.
+say_outdated() {
+  local id service reason hashes tag
+  hashes=$(docker compose config --hash '*')
+  for id in $(containers ""); do
+    service=$(docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}}' "$id")
+    tag=$(docker inspect -f '{{.Config.Image}}' "$id")
+    reason=
+    [[ $(docker inspect -f '{{.Image}}' "$id") == $(docker image inspect -f '{{.Id}}' "$tag" 2>/dev/null) ]] || reason="an older image"
+    grep -qx "$service $(docker inspect -f '{{index .Config.Labels "com.docker.compose.config-hash"}}' "$id")" <<<"$hashes" ||
+      reason="${reason:+$reason and }other settings"
+    [[ -z $reason ]] || say "out of date: $(name_of "$id") runs $reason: run make roll (not there yet: make down, then make up)"
+  done
+}
+
+# A registry from before TLS. Its members cannot be taken over, and nothing in it is missed.
+say_plain_volumes() {
+  local volumes
+  volumes=$(docker volume ls -q --filter "label=com.docker.compose.project=$PROJECT" | grep -E '_etcd[0-9]+$' | tr '\n' ' ' || true)
+  [[ -z $volumes ]] ||
+    say "etcd speaks TLS now and starts on new volumes; nodes register again by themselves. No longer used: $volumes(docker volume rm)"
+}
+
+say_standin() {
+  local base
+  base=$(docker image inspect -f '{{index .Config.Labels "org.opencontainers.image.base.name"}}' "$(setting MUSTER_NODE_TAG)" 2>/dev/null) || return 0
+  [[ $base != muster/not-alpine:* ]] || warn_standin
+}
+
+check_count() {
+  [[ $1 =~ ^[1-9][0-9]{0,3}$ ]] && (($1 <= MAX_NODES)) && return
+  fail "$2 is '$1', allowed is a number of nodes from 1 to $MAX_NODES, for example make scale N=5"
+}
+
+compose_is_there() {
+  docker compose version >/dev/null 2>&1 && return
+  ! command -v docker-compose >/dev/null || say "docker-compose 1.x is not supported: the Compose v2 plugin is needed"
+  images/parts.sh compose
+}
+
+port_is_free() {
+  local address
+  [[ -z $(containers "" envoy) ]] || return 0
+  address=${url#http://}
+  ! (exec 3<>"/dev/tcp/${address%:*}/${address#*:}") 2>/dev/null ||
+    fail "something else answers on $address: stop it, or choose another port (MUSTER_PORT=8090 make up)"
+}
+
+edge_url() {
+  local bind
+  bind=$(setting MUSTER_BIND)
+  [[ $bind != 0.0.0.0 ]] || bind=127.0.0.1
+  echo "http://$bind:$(setting MUSTER_PORT)"
+}
+
+engine_complaint() {
+  if command -v docker >/dev/null; then
+    echo "The container engine does not answer: $(docker version 2>&1 >/dev/null | tail -n 1)"
+  else
+    echo "There is no container engine on this machine (on Debian: apt-get install docker.io)."
+  fi
+}
+
+main "$@"

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Builds nginx as one static file of about 2 MB: images/nginx/build.sh OUTPUT
+# Needs cargo, musl-gcc, make and file; run by images/parts.sh and by the compiling stage of images/node/Dockerfile.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+output=$(realpath -m "$1")
+
+cargo fetch --quiet --locked --manifest-path "$here/Cargo.toml" --target x86_64-unknown-linux-gnu
+crate=$(cargo metadata --quiet --locked --format-version 1 --manifest-path "$here/Cargo.toml" --filter-platform x86_64-unknown-linux-gnu |
+  grep -o '"manifest_path":"[^"]*/nginx-src-[^"/]*/Cargo.toml"' | cut -d'"' -f4)
+[[ -n $crate ]] || { echo "error: cargo did not say where it put nginx-src" >&2; exit 1; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# The build writes into its source, and cargo's copy is shared by every project of this user.
+cp -r "$(dirname "$crate")/nginx/." "$work"
+cd "$work"
+
+# Left in: static, index, try_files, headers, log, map, limit_conn, limit_req, stub_status, access (stub_status answers to
+# the node only), range and not_modified. Everything else is code that an attacker could reach and nobody here uses.
+# -static and not -static-pie: musl-gcc links the latter dynamically without a word.
+without=(
+  http_auth_basic_module http_autoindex_module http_browser_module http_charset_module http_empty_gif_module
+  http_fastcgi_module http_geo_module http_grpc_module http_gzip_module http_memcached_module http_mirror_module
+  http_proxy_module http_referer_module http_rewrite_module http_scgi_module http_split_clients_module http_ssi_module
+  http_upstream_hash_module http_upstream_ip_hash_module http_upstream_keepalive_module http_upstream_least_conn_module
+  http_upstream_random_module http_upstream_zone_module http_userid_module http_uwsgi_module
+  http-cache pcre pcre2 select_module poll_module quic_bpf_module
+)
+auto/configure \
+  --prefix=/run/muster --sbin-path=/usr/local/bin/nginx --conf-path=/run/muster/nginx.conf \
+  --pid-path=/run/muster/nginx.pid --lock-path=/run/muster/nginx.lock \
+  --error-log-path=stderr --http-log-path=/dev/stdout --http-client-body-temp-path=/run/muster/body \
+  --with-cc=musl-gcc --with-cc-opt='-O2 -fstack-protector-strong' --with-ld-opt='-static -Wl,-z,relro,-z,now' \
+  --with-http_stub_status_module "${without[@]/#/--without-}" >configure.log 2>&1 ||
+  { tail -n 20 configure.log >&2; exit 1; }
+env -u MAKEFLAGS make -j"$(nproc)" >make.log 2>&1 || { tail -n 20 make.log >&2; exit 1; }
+
+strip objs/nginx
+file -b objs/nginx | grep -q 'statically linked' || { echo "error: nginx came out dynamic: $(file -b objs/nginx)" >&2; exit 1; }
+install -D -m 0755 objs/nginx "$output"

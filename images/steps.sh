@@ -1,0 +1,71 @@
+# shellcheck shell=bash
+# Sourced by the scripts here: how they speak, fail and get what they need.
+
+shopt -s inherit_errexit
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=$ROOT/.cache
+
+# Messages go to stderr: stdout is for data, such as the list of addresses.
+say() { printf '%s\n' "$*" >&2; }
+warn() { printf 'WARNING: %s\n' "$*" >&2; }
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+seconds() { date +%s.%N; }
+since() { awk -v a="$1" -v b="$(seconds)" 'BEGIN { printf "%.1f s", b - a }'; }
+
+# need PROGRAM=PACKAGE...: installs what is missing on Debian as root, and names it everywhere else.
+need() {
+  local pair packages=()
+  for pair; do
+    command -v "${pair%%=*}" >/dev/null 2>&1 || packages+=("${pair#*=}")
+  done
+  ((${#packages[@]} == 0)) || install_packages "${packages[@]}"
+}
+
+install_packages() {
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    fail "missing here: $*. Install these packages (on Debian: sudo apt-get install $*), then try again."
+  fi
+  say "installing $*"
+  local log=$CACHE/apt.log
+  mkdir -p "$CACHE"
+  {
+    apt_get install -y --no-install-recommends "$@" ||
+      { apt_get update && apt_get install -y --no-install-recommends "$@"; }
+  } >"$log" 2>&1 </dev/null || fail "apt-get could not install $*: $(tail -n 3 "$log")"
+}
+
+# A fresh machine runs apt by itself for a while, and mirrors fail now and then.
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
+
+# need_rust: cargo, with the target the node's static binary is built for.
+need_rust() {
+  command -v cargo >/dev/null ||
+    fail "cargo (Rust 1.95 or newer) is missing: install it with rustup, or let the image build use the rust:1.95 image."
+  # Debian's own cargo has no rustup: then the target must have come with it.
+  [[ -d $(cd "$ROOT" && rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-musl ]] && return
+  command -v rustup >/dev/null || fail "this Rust has no target x86_64-unknown-linux-musl, and rustup is not there to add it"
+  (cd "$ROOT" && rustup target add x86_64-unknown-linux-musl >/dev/null 2>&1) ||
+    fail "rustup could not add the target x86_64-unknown-linux-musl"
+}
+
+engine_answers() { command -v docker >/dev/null && docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+# setting NAME: from the environment, else from .env, as compose does it.
+setting() {
+  local value=${!1:-}
+  [[ -n $value ]] || value=$(sed -n "s/^$1=//p" "$ROOT/.env")
+  [[ -n $value ]] || fail "$1 is set neither in the environment nor in .env"
+  echo "$value"
+}
+
+warn_standin() {
+  say "*******************************************************************************"
+  say "* NOT alpine:3.10. No image, no registry and no root file system was found,   *"
+  say "* so the containers stand on busybox under the name muster/not-alpine:3.10.   *"
+  say "* Set ALPINE_ROOTFS to alpine-minirootfs-3.10.9-x86_64.tar.gz for the real one. *"
+  say "*******************************************************************************"
+}

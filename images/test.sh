@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Everything that is checked, from the cheapest to the dearest: images/test.sh [lint] [unit] [containers]
+set -euo pipefail
+# shellcheck source=images/steps.sh
+source "$(dirname "$0")/steps.sh"
+cd "$ROOT"
+
+main() {
+  local stage started
+  (($# > 0)) || set -- lint unit containers
+  for stage; do
+    [[ $stage =~ ^(lint|unit|containers)$ ]] || fail "unknown stage '$stage': lint, unit or containers"
+  done
+  for stage; do
+    started=$(seconds)
+    say "== $stage"
+    "test_$stage"
+    say "== $stage passed in $(since "$started")"
+  done
+}
+
+test_lint() {
+  need_rust
+  need shellcheck=shellcheck protoc=protobuf-compiler
+  cargo fmt --all --check
+  cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+  # Run from the top, so that "source=images/steps.sh" is found.
+  shellcheck --external-sources images/*.sh images/*/*.sh loadtest/*.sh loadtest/*/*.sh .ci/run
+}
+
+test_unit() {
+  need_rust
+  need protoc=protobuf-compiler curl=curl
+  images/parts.sh etcd envoy nginx
+  cargo test --workspace --locked --quiet
+}
+
+# The whole fleet in containers, under a project name and a port of its own.
+test_containers() {
+  engine_answers || fail "no container engine answers, and the containers are part of the test"
+  images/parts.sh compose buildx
+  images/build.sh
+  docker compose config --quiet
+  need nsenter=util-linux curl=curl
+  images/parts.sh etcd
+  cargo test --locked --quiet -p testbed --test containers --test intruders -- --ignored
+  loadtest/test.sh
+}
+
+main "$@"

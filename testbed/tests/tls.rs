@@ -1,0 +1,181 @@
+//! A fleet with TLS everywhere: as quick as without, closed to strangers, and renewed while it runs.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use testbed::node::Node;
+use testbed::{Testbed, eventually};
+
+/// Bound of what needs no lease to end.
+const SOON: Duration = Duration::from_secs(5);
+/// A lease that plays no part within a test.
+const LONG: Duration = Duration::from_secs(20);
+/// What a closed stream is noticed within: a tenth of the lease.
+const CLOSED: Duration = Duration::from_secs(2);
+const TAKEN: &str = r#"muster_tls_reloads_total{result="taken"}"#;
+const REFUSED: &str = r#"muster_tls_reloads_total{result="refused"}"#;
+
+async fn metric(node: &Node, name: &str) -> anyhow::Result<f64> {
+    let metrics = node.metrics().await?;
+    metrics.get(name).copied().with_context(|| format!("{} has no {name}", node.name))
+}
+
+fn said_anywhere(bed: &Testbed, message: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+    let mut all = Vec::new();
+    for node in bed.nodes() {
+        all.extend(node.said(message)?);
+    }
+    Ok(all)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn join_kill_and_leave_are_as_without() -> anyhow::Result<()> {
+    Testbed::builder()
+        .ttl(LONG)
+        .tls()
+        .run(async |bed| {
+            bed.add_node().await?;
+            bed.agreement(SOON, &bed.up()).await?;
+            let follower = bed.follower().await?;
+            bed.kill_node(follower).await?;
+            bed.agreement(CLOSED, &bed.up()).await?;
+
+            let leader = bed.leader().await?;
+            bed.kill_node(leader).await?;
+            bed.agreement(CLOSED, &bed.up()).await?;
+            eventually(CLOSED, "another leads", async || {
+                ensure!(bed.leader().await? != leader, "node{leader} still leads");
+                Ok(())
+            })
+            .await?;
+
+            bed.start_node(leader)?;
+            bed.agreement(SOON, &bed.up()).await?;
+            bed.stop_node(leader).await?;
+            let drained = bed.node(leader).said("drain over")?;
+            ensure!(drained.last().is_some_and(|last| last["result"] == "acknowledged"), "{drained:?}");
+            bed.agreement(SOON, &bed.up()).await?;
+            ensure!(bed.list_via_envoy().await?.says.ips == bed.up(), "through Envoy");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_takes_its_clients_alone() -> anyhow::Result<()> {
+    Testbed::builder()
+        .etcd(1)
+        .nodes(1)
+        .tls()
+        .run(async |bed| {
+            let get = ["get", "--prefix", "/muster", "--command-timeout=2s", "--dial-timeout=1s"];
+            for service in ["agent", "operator", "etcd-root", "etcd1"] {
+                bed.etcd.ctl_with(Some(&bed.certificates().of(service)), &get).await.context(service)?;
+            }
+            // Envoy's as what etcd's clients show: another authority signed it.
+            let foreign = bed.certificates().dir.join("foreign");
+            std::fs::create_dir(&foreign)?;
+            for (from, to) in [("control.crt", "etcd.crt"), ("control.key", "etcd.key")] {
+                std::fs::copy(bed.certificates().file("envoy", from), foreign.join(to))?;
+            }
+            std::fs::copy(bed.certificates().file("agent", "etcd-ca.crt"), foreign.join("etcd-ca.crt"))?;
+            for shown in [None, Some(foreign.as_path())] {
+                ensure!(bed.etcd.ctl_with(shown, &get).await.is_err(), "{shown:?} was let in");
+            }
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_costs_no_connection_and_is_used_by_all() -> anyhow::Result<()> {
+    Testbed::builder()
+        .ttl(LONG)
+        .tls()
+        .run(async |bed| {
+            let leader = bed.leader().await?;
+            let before = bed.list_via_envoy().await?;
+            ensure!(bed.envoy().certificate_days().await? < 101, "100 days at first");
+            bed.certificates().renew().await?;
+            eventually(SOON, "every agent has new certificates", async || {
+                for node in bed.nodes() {
+                    ensure!(metric(node, TAKEN).await? == 1.0, "{} has not", node.name);
+                    ensure!(metric(node, REFUSED).await? == 0.0, "{} has refused", node.name);
+                }
+                Ok(())
+            })
+            .await?;
+            eventually(SOON, "Envoy has a new certificate", async || {
+                let days = bed.envoy().certificate_days().await?;
+                ensure!(days > 150, "{days} days");
+                Ok(())
+            })
+            .await?;
+            ensure!(bed.leader().await? == leader && bed.list_via_envoy().await?.bytes == before.bytes);
+            for message in ["xds stream closed", "presence ended without a goodbye", "no TLS with etcd"] {
+                let said = said_anywhere(bed, message)?;
+                ensure!(said.is_empty(), "{said:?}");
+            }
+            for node in bed.nodes() {
+                let metrics = node.metrics().await?;
+                let lost = metrics.iter().filter(|(name, count)| {
+                    (name.starts_with("muster_watch_restarts") || name.starts_with("muster_lease_losses"))
+                        && **count > 0.0
+                });
+                let lost: Vec<_> = lost.collect();
+                ensure!(lost.is_empty(), "{}: {lost:?}", node.name);
+            }
+
+            // Old and new get on with each other and with what comes: a new leader, a new node, a member that returns.
+            bed.etcd.kill(1).await?;
+            bed.etcd.start(1)?;
+            bed.kill_node(leader).await?;
+            bed.agreement(LONG, &bed.up()).await?;
+            bed.add_node().await?;
+            bed.agreement(SOON, &bed.up()).await?;
+            bed.etcd.healthy(LONG).await
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_used_changes_nothing_and_keeps_a_new_agent_from_starting() -> anyhow::Result<()> {
+    Testbed::builder()
+        .etcd(1)
+        .nodes(2)
+        .tls()
+        .run(async |bed| {
+            let (before, up) = (bed.list_via_envoy().await?, bed.up());
+            let certificate = bed.certificates().of("agent").join("control.crt");
+            let good = std::fs::read(&certificate)?;
+            std::fs::write(&certificate, "nothing")?;
+            eventually(SOON, "every agent refuses it", async || {
+                for node in bed.nodes() {
+                    ensure!(metric(node, REFUSED).await? == 1.0, "{} has not", node.name);
+                }
+                Ok(())
+            })
+            .await?;
+            let told = said_anywhere(bed, "new certificates cannot be used, the old ones stay")?;
+            ensure!(
+                told.len() == 2 && told[0]["error"].as_str().is_some_and(|why| why.contains("control.crt")),
+                "{told:?}"
+            );
+            // Connections made now are made with the old set.
+            bed.envoy().kill().await?;
+            bed.envoy().start()?;
+            bed.agreement(SOON, &up).await?;
+            ensure!(bed.list_via_envoy().await?.bytes == before.bytes, "nothing has changed");
+
+            let late = bed.add_node().await?;
+            let exit = bed.node(late).ended().await?;
+            ensure!(exit.code == Some(1), "{exit:?}");
+            let why = bed.node(late).said("muster ends")?;
+            ensure!(why[0]["error"].as_str().is_some_and(|why| why.contains("muster pki renew")), "{why:?}");
+            std::fs::write(&certificate, good)?;
+            bed.start_node(late)?;
+            bed.agreement(SOON, &bed.up()).await?;
+            Ok(())
+        })
+        .await
+}
