@@ -3,7 +3,7 @@
 mod fixture;
 mod schema;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fixture::{about, files, node, roster};
+use muster::fleet::history::events;
 use muster::fleet::{Contact, Node, NodeState, Roster};
 use muster::metrics::{ListFile, Metrics, WriteResult};
-use muster::page::{About, Files, Publisher, content_security_policy, render, run};
+use muster::page::{About, Files, Publisher, content_security_policy, render, render_history, run};
 use proptest::prelude::*;
 use regex::Regex;
 use serde_json::Value;
@@ -63,6 +64,9 @@ fn addresses(list: &Value) -> Vec<Ipv4Addr> {
     list.as_array().unwrap().iter().map(|ip| ip.as_str().unwrap().parse().unwrap()).collect()
 }
 
+/// What is written with the list; `history.json` has a task of its own.
+const LIST: &[ListFile] = &[ListFile::IpsJson, ListFile::IpsTxt, ListFile::SdJson, ListFile::IpsHtml];
+
 proptest! {
     #![proptest_config(fixture::cases(64))]
 
@@ -97,6 +101,17 @@ proptest! {
         for each in [&files.ips_json, &files.sd_json, &files.ips_html] {
             prop_assert!(each.ends_with(b"\n"));
         }
+    }
+
+    #[test]
+    fn what_happened_has_its_schema(nodes in prop::collection::vec(any_node(), 0..30)) {
+        let (before, after) = (roster(&[]), roster(&nodes));
+        let mut happened: VecDeque<_> = events(&before, &after, "2026-11-21T10:00:00Z").into();
+        happened.extend(events(&after, &before, "2026-11-21T10:00:00Z"));
+        let about = About { fleet: "muster".into(), prefix: "/muster".into() };
+        let file = parsed(&render_history(&happened, &about));
+        schema::check(&schema_of("history.schema.json"), &file, "history.json");
+        prop_assert_eq!(file["events"].as_array().unwrap().len(), happened.len());
     }
 
     #[test]
@@ -193,7 +208,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 }
 
 fn four() -> BTreeSet<String> {
-    ListFile::ALL.iter().map(|file| file.as_str().to_owned()).collect()
+    LIST.iter().map(|file| file.as_str().to_owned()).collect()
 }
 
 #[test]

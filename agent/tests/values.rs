@@ -128,6 +128,7 @@ impl Registry {
             reason: String::new(),
             since: "2026-11-20T10:00:07Z".into(),
             version: "0.1.0".into(),
+            took_ms: None,
             lease: 0,
             create_revision: 0,
             mod_revision: 0,

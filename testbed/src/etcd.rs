@@ -259,7 +259,16 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd::ctl`].
     pub async fn get_prefix(&self, prefix: &str) -> anyhow::Result<Range> {
-        let printed = self.ctl(&["get", "--prefix", prefix, "-w", "json"], None).await?;
+        self.get_prefix_at(prefix, 0).await
+    }
+
+    /// The same as it was at a revision; at the newest when that is 0.
+    ///
+    /// # Errors
+    /// As [`Etcd::ctl`]; the revision is compacted.
+    pub async fn get_prefix_at(&self, prefix: &str, revision: i64) -> anyhow::Result<Range> {
+        let at = format!("--rev={revision}");
+        let printed = self.ctl(&["get", "--prefix", prefix, &at, "-w", "json"], None).await?;
         let printed: Printed = serde_json::from_slice(&printed).context("reading etcdctl's JSON")?;
         let keys = printed.kvs.into_iter().map(|kv| -> anyhow::Result<Key> {
             Ok(Key {

@@ -33,6 +33,7 @@ use crate::process::served::Served;
 use crate::registry::drained::Drained;
 use crate::registry::election::{ASLEEP, Election, holds_for};
 use crate::registry::etcd::Etcd;
+use crate::registry::history::{History, Recent};
 use crate::registry::lease::{Lease, Leases};
 use crate::registry::reap::Reaper;
 use crate::registry::registration::{Identity, Registration, Standing};
@@ -124,7 +125,7 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
         linger: flags.linger,
         roster: newest.clone(),
         contact: contact.clone(),
-        address,
+        address: address.clone(),
         epoch: epoch.clone(),
         ready: ready.clone(),
         lease: lease_in,
@@ -146,6 +147,16 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
         streams,
         admitted: admitted_in,
     };
+    let history = History {
+        etcd: etcd.clone(),
+        space: space.clone(),
+        allow: flags.allow.clone(),
+        address: address.clone(),
+        leadership: leadership.clone(),
+    };
+    let (recent_in, recent) = watch::channel(None);
+    let follow_history =
+        Recent { etcd: etcd.clone(), space: space.clone(), epoch: epoch.clone(), events: recent_in };
     let awake = SharedTime::default();
     let election = Election {
         etcd: etcd.clone(),
@@ -204,8 +215,9 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
         verdicts,
     };
     let about = About { fleet: flags.registry.fleet.clone(), prefix: flags.registry.prefix.clone() };
-    let publisher = Publisher::new(&flags.dir);
-    let publisher = publisher.with_context(|| format!("cannot use --dir {}", flags.dir.display()))?;
+    let publisher =
+        || Publisher::new(&flags.dir).with_context(|| format!("cannot use --dir {}", flags.dir.display()));
+    let (publisher, historian) = (publisher()?, publisher()?);
     let edge = EdgeSettings { listen: flags.edge, prefix: flags.registry.prefix.clone() };
 
     let asked = !matches!(question, Question::Nothing);
@@ -224,9 +236,15 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     spawn(REGISTRATION, Box::pin(registration.run()));
     spawn("election", Box::pin(election.run()));
     spawn("drained", Box::pin(drained.run()));
+    spawn("history", Box::pin(history.run()));
+    spawn("recent", Box::pin(follow_history.run()));
     spawn("streams", Box::pin(show_streams(open, epoch, streams_in, metrics.clone())));
     spawn("readiness", Box::pin(watch_readiness(question, served.clone(), ready_in, metrics.clone())));
-    spawn("page", Box::pin(page::run(publisher, about, roster.clone(), contact.clone(), metrics.clone())));
+    spawn(
+        "page",
+        Box::pin(page::run(publisher, about.clone(), roster.clone(), contact.clone(), metrics.clone())),
+    );
+    spawn("chronicle", Box::pin(page::run_history(historian, about, recent, metrics.clone())));
     spawn("snapshot", Box::pin(publish(roster.clone(), leadership.clone(), edge, published_in)));
     spawn(
         "gauges",

@@ -2,6 +2,7 @@
 //!
 //! Everything here is pure: no I/O, no clock, nothing that can fail.
 
+pub mod history;
 mod node;
 mod parse;
 mod roster;

@@ -39,6 +39,8 @@ pub struct Node {
     pub since: String,
     /// Version of the agent that wrote the entry.
     pub version: String,
+    /// Only where others found it dead: how long that took, in milliseconds.
+    pub took_ms: Option<u64>,
     pub lease: i64,
     pub create_revision: i64,
     pub mod_revision: i64,

@@ -81,12 +81,14 @@ pub fn parse(space: &KeySpace, key: &[u8], put: &Put, revision: i64) -> Result<E
 /// The node's own value, as written under `nodes/`.
 pub fn node_value(node: &Node) -> Vec<u8> {
     let ports = node.ports;
-    serde_json::json!({
+    let mut value = serde_json::json!({
         "v": 1, "ip": node.ip, "ports": ports, "name": node.name, "instance": node.instance, "state": node.state,
         "reason": node.reason, "since": node.since, "version": node.version,
-    })
-    .to_string()
-    .into_bytes()
+    });
+    if let Some(took_ms) = node.took_ms {
+        value["took_ms"] = took_ms.into();
+    }
+    value.to_string().into_bytes()
 }
 
 /// A candidate's value, as written under `leader/`.
@@ -116,6 +118,8 @@ struct NodeValue {
     since: String,
     #[serde(default)]
     version: String,
+    #[serde(default)]
+    took_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +171,7 @@ fn node(space: &KeySpace, name: &str, put: &Put, revision: i64) -> Result<Node, 
         reason: read.reason,
         since: read.since,
         version: read.version,
+        took_ms: read.took_ms,
         lease: put.lease,
         create_revision: put.create_revision,
         mod_revision: revision,
@@ -217,7 +222,7 @@ fn value<'a, T: Deserialize<'a>>(put: &'a Put) -> Result<T, RejectionReason> {
 }
 
 /// Text that may be shown to people: printable ASCII, short.
-fn plain(text: &str) -> Result<(), RejectionReason> {
+pub(super) fn plain(text: &str) -> Result<(), RejectionReason> {
     let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if printable && text.len() <= MAX_TEXT_BYTES {
         return Ok(());

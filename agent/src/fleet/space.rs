@@ -60,6 +60,21 @@ impl KeySpace {
         self.strip(key)?.strip_prefix("envoys/").filter(|id| is_name(id))
     }
 
+    /// The key of the `n`th event of one revision. Twenty digits, so that keys sort as revisions do.
+    pub fn event_key(&self, revision: i64, n: usize) -> Vec<u8> {
+        self.sub(&format!("history/{revision:020}-{n:02}"))
+    }
+
+    /// `[start, end)` of the keys of all events.
+    pub fn history(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.sub("history/"), self.sub("history0"))
+    }
+
+    /// Up to which revision events are written.
+    pub fn history_cursor_key(&self) -> Vec<u8> {
+        self.sub("history-cursor")
+    }
+
     pub fn life_key(&self) -> Vec<u8> {
         self.sub("life")
     }

@@ -48,6 +48,7 @@ labels! {
         IpsJson = "ips.json",
         IpsTxt = "ips.txt",
         SdJson = "sd.json",
+        HistoryJson = "history.json",
         IpsHtml = "ips.html",
     }
     WriteResult "result" {

@@ -71,16 +71,24 @@ impl Publisher {
     /// # Errors
     /// The old files stay as they were, and no temporary file is left.
     pub fn publish(&self, files: &Files) -> Result<Vec<Written>, PublishError> {
-        let failed = |file| move |source| PublishError { file, dir: self.dir.clone(), source };
-        let mut written = Vec::new();
-        let mut ready = Vec::new();
         // The page last: who sees it reload finds the files it links to as new as itself.
-        for (file, bytes) in [
+        self.replace(&[
             (ListFile::IpsJson, &files.ips_json),
             (ListFile::IpsTxt, &files.ips_txt),
             (ListFile::SdJson, &files.sd_json),
             (ListFile::IpsHtml, &files.ips_html),
-        ] {
+        ])
+    }
+
+    /// The same for any of the files, in this order.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn replace(&self, files: &[(ListFile, &[u8])]) -> Result<Vec<Written>, PublishError> {
+        let failed = |file| move |source| PublishError { file, dir: self.dir.clone(), source };
+        let mut written = Vec::new();
+        let mut ready = Vec::new();
+        for &(file, bytes) in files {
             let path = self.dir.join(file.as_str());
             if !holds(&path, bytes) {
                 ready.push((file, path, self.write(bytes).map_err(failed(file))?));

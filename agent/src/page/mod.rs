@@ -4,11 +4,13 @@
 //! [`Publisher`] puts the bytes on disk atomically, and [`run`] follows the roster.
 
 mod files;
+mod history;
 mod html;
 mod render;
 mod run;
 
 pub use files::{PublishError, Publisher, Written};
+pub use history::{render_history, run_history};
 pub use html::content_security_policy;
 pub use render::{About, Files, render};
 pub use run::run;

@@ -154,7 +154,7 @@ pub(super) fn utc(time: &str) -> String {
 }
 
 /// JSON whose outer `levels` are spread over lines and whose inner ones stay on one: one node a line, for `grep`.
-fn json(value: &impl Serialize, levels: usize) -> Vec<u8> {
+pub(super) fn json(value: &impl Serialize, levels: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let lines = Lines { levels, depth: 0, filled: false };
     value

@@ -25,11 +25,12 @@ use super::served::{Audience, ChildSpec, OnExit};
 pub const HEALTHZ: &str = "ok\n";
 
 /// What is generated, with its content type. `/` is the first one while there is no own content.
-const GENERATED: [(&str, &str); 4] = [
+const GENERATED: [(&str, &str); 5] = [
     ("ips.html", "text/html; charset=utf-8"),
     ("ips.json", "application/json"),
     ("ips.txt", "text/plain; charset=utf-8"),
     ("sd.json", "application/json"),
+    ("history.json", "application/json"),
 ];
 
 /// The one of them that is a page.

@@ -1,5 +1,7 @@
 //! Acknowledgements in the registry: the leader writes how far every Envoy is, and a leaving node waits for it.
 
+mod drains;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +15,9 @@ use tracing::{debug, info};
 
 use super::etcd::{CALL_TIMEOUT, CallError, Etcd};
 use crate::fleet::through::{Acknowledgements, AdsStream, Through, after_leader};
-use crate::fleet::{KeySpace, Leadership, NodeState, Roster};
+use crate::fleet::{KeySpace, Leadership, Roster};
 use crate::metrics::Op;
+use drains::Drains;
 
 /// Pause before the leader's duties are begun again after etcd did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -38,9 +41,12 @@ pub struct Drained {
     pub admitted: Sender<Arc<BTreeSet<u64>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct DrainedValue {
     through: i64,
+    /// By instance: milliseconds from `draining` to the last Envoy's acknowledgement.
+    #[serde(default)]
+    took_ms: BTreeMap<String, u64>,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +98,7 @@ impl Drained {
         let predecessors =
             written.envoys.iter().filter(|(_, envoy)| envoy.connected).map(|(id, _)| id.clone());
         let mut acks = Acknowledgements::new(predecessors, after_leader(self.ttl));
-        let mut draining = BTreeSet::new();
+        let mut drains = Drains::default();
         let mut wanted = 0;
         loop {
             let roster = self.roster.borrow_and_update().clone();
@@ -100,13 +106,15 @@ impl Drained {
             if roster.epoch != epoch || self.leadership.borrow().as_ref() != Some(leading) {
                 return Ok(());
             }
-            wanted = wanted.max(wants(&roster, &mut draining));
+            wanted = wanted.max(drains.wanted(&roster));
             acks.update(streams.clone(), began.elapsed());
             let through = acks.through(roster.applied, began.elapsed());
             let mut puts = self.changed_envoys(leading, &streams, &through, &mut written);
             if wanted > written.through && through.revision > written.through {
                 written.through = through.revision;
-                puts.push(TxnOp::put(self.space.drained_key(), self.drained_value(&through), None));
+                drains.reached(through.revision);
+                let value = self.drained_value(&through, &drains);
+                puts.push(TxnOp::put(self.space.drained_key(), value, None));
             }
             // `drained` is the last of them: nobody may leave before it is written how far each Envoy is.
             for puts in puts.chunks(MAX_PUTS) {
@@ -152,7 +160,8 @@ impl Drained {
                 Envoy { connected: value.connected, digest: None, rejection: None, streams: BTreeSet::new() },
             ))
         });
-        Ok(Written { through: read(&self.etcd, &self.space).await?.0, envoys: envoys.collect() })
+        let (drained, _) = read(&self.etcd, &self.space, 0).await?;
+        Ok(Written { through: drained.through, envoys: envoys.collect() })
     }
 
     /// Puts for the Envoys whose key says something else than what is so now.
@@ -192,10 +201,10 @@ impl Drained {
         puts
     }
 
-    fn drained_value(&self, through: &Through) -> String {
+    fn drained_value(&self, through: &Through, drains: &Drains) -> String {
         json!({
             "v": 1, "leader": self.instance, "through": through.revision,
-            "envoys": through.envoys, "missing": through.missing,
+            "envoys": through.envoys, "missing": through.missing, "took_ms": drains.took_ms(),
         })
         .to_string()
     }
@@ -211,23 +220,13 @@ impl Drained {
     }
 }
 
-/// The newest revision that somebody waits for: of a `draining`, or of the end of a key that drained.
-fn wants(roster: &Roster, draining: &mut BTreeSet<String>) -> i64 {
-    let drains: Vec<_> = roster.nodes().filter(|node| node.state == NodeState::Draining).collect();
-    let newest = drains.iter().map(|node| node.mod_revision).max().unwrap_or(0);
-    let now: BTreeSet<String> = drains.iter().map(|node| node.instance.clone()).collect();
-    let gone = !draining.is_subset(&now);
-    *draining = now;
-    if gone { roster.applied } else { newest }
-}
-
 /// Waits until every Envoy has acknowledged a roster in which nothing is routed to this node any more: `target` says
 /// by which revision that is so, and may move.
 pub async fn wait_through(etcd: &Etcd, space: &KeySpace, target: impl Fn() -> i64) {
     let mut reached = 0;
     loop {
-        match read(etcd, space).await {
-            Ok((through, revision)) => {
+        match read(etcd, space, 0).await {
+            Ok((DrainedValue { through, .. }, revision)) => {
                 reached = through.max(reached);
                 if reached >= target() {
                     info!(through, awaited = target(), "every envoy has acknowledged");
@@ -243,15 +242,20 @@ pub async fn wait_through(etcd: &Etcd, space: &KeySpace, target: impl Fn() -> i6
     }
 }
 
-/// What `drained` says, and the store's revision at that.
-async fn read(etcd: &Etcd, space: &KeySpace) -> Result<(i64, i64), CallError> {
+/// How long a node's drain took until it was acknowledged, in milliseconds, as known when its key went at `revision`.
+pub(super) async fn took(etcd: &Etcd, space: &KeySpace, instance: &str, revision: i64) -> Option<u64> {
+    let (drained, _) = read(etcd, space, revision).await.ok()?;
+    drained.took_ms.get(instance).copied()
+}
+
+/// What `drained` said at a revision, or says now when that is 0; and the store's revision at that.
+async fn read(etcd: &Etcd, space: &KeySpace, at: i64) -> Result<(DrainedValue, i64), CallError> {
     let key = space.drained_key();
-    let mut end = key.clone();
-    end.push(0);
-    let listing = etcd.list(&key, &end, 0).await?;
+    let end = [&key[..], b"\0"].concat();
+    let listing = etcd.list(&key, &end, at).await?;
     let value = listing.entries.first().and_then(|entry| entry.put.as_ref());
-    let value = value.and_then(|put| serde_json::from_slice::<DrainedValue>(&put.value).ok());
-    Ok((value.map_or(0, |value| value.through), listing.revision))
+    let value = value.and_then(|put| serde_json::from_slice(&put.value).ok());
+    Ok((value.unwrap_or_default(), listing.revision))
 }
 
 /// Returns when the key was written after `revision`, or the watch has failed.

@@ -3,15 +3,17 @@
 //! Rejected: one client over all endpoints. Its balancer keeps handing calls to dead members (with two of three dead
 //! a third to half of them fail), and nobody can tell which member a stream runs on.
 
+mod error;
+
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, Error, GetOptions, KeyValue};
-use thiserror::Error;
+use etcd_client::{Client, ConnectOptions, Error, EventType, GetOptions, KeyValue};
 use tokio::time::timeout;
-use tonic::Code;
 use tracing::debug;
+
+pub use error::{CallError, classify};
 
 use super::channel::{Complaints, secured};
 use crate::config::Endpoint;
@@ -34,39 +36,6 @@ const PAGE_KEYS: i64 = 100;
 const MAX_PAGE_BYTES: usize = 16 << 20;
 /// Largest answer accepted where it cannot be made smaller: one value of an etcd that takes longer ones than by default.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-
-/// Why a call did not succeed.
-#[derive(Debug, Error)]
-pub enum CallError {
-    /// No member answered in time. What was asked for may have happened all the same.
-    #[error("no etcd member answered: {0}")]
-    Unavailable(String),
-    /// A member answered, and the answer was no.
-    #[error("etcd refused: {message}")]
-    Refused { code: Code, message: String },
-}
-
-impl CallError {
-    /// The revision asked for is not there yet: this registry's history is not the one known.
-    pub fn is_future_revision(&self) -> bool {
-        matches!(self, Self::Refused { message, .. } if message.contains("future revision"))
-    }
-
-    /// The revision asked for is not there any more.
-    pub fn is_compacted(&self) -> bool {
-        matches!(self, Self::Refused { message, .. } if message.contains("compacted"))
-    }
-
-    /// The answer was larger than this client accepts.
-    pub fn is_oversized(&self) -> bool {
-        matches!(self, Self::Refused { code: Code::OutOfRange, message } if message.contains("message length"))
-    }
-
-    /// etcd's database is full: keep-alives go on, puts and grants do not.
-    pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Refused { message, .. } if message.contains("database space exceeded"))
-    }
-}
 
 /// A handle on the registry; clones share the current connection.
 #[derive(Clone)]
@@ -283,38 +252,18 @@ async fn get(
 }
 
 /// A key as it stands, as the change that made it so. Of a value that is too long only that much is kept.
-pub fn change(kv: &KeyValue) -> Change {
+fn change(kv: &KeyValue) -> Change {
     let value = kv.value();
     let value = value[..value.len().min(MAX_VALUE_BYTES + 1)].to_vec();
     let put = Put { value, create_revision: kv.create_revision(), lease: kv.lease() };
     Change { key: kv.key().to_vec(), revision: kv.mod_revision(), put: Some(put) }
 }
 
-/// Sorts what the client reports into "ask another member" and "the answer is no".
-pub fn classify(error: Error) -> CallError {
-    let Error::GRpcStatus(status) = &error else {
-        return CallError::Unavailable(error.to_string());
-    };
-    // Somebody changed users or roles meanwhile: the same call succeeds when it is made again.
-    if status.message().contains("revision of auth store is old") {
-        return CallError::Unavailable(status.message().to_owned());
-    }
-    match status.code() {
-        // Users or roles were changed while it was on its way: the same request is right a moment later.
-        Code::InvalidArgument if status.message().contains("revision of auth store is old") => {
-            CallError::Unavailable(status.message().to_owned())
-        }
-        Code::InvalidArgument
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::FailedPrecondition
-        | Code::OutOfRange
-        | Code::Unimplemented
-        | Code::Unauthenticated
-        | Code::ResourceExhausted => {
-            CallError::Refused { code: status.code(), message: status.message().to_owned() }
-        }
-        _ => CallError::Unavailable(format!("{}: {}", status.code(), status.message())),
-    }
+/// A watch's event as a change; `None` when it names no key.
+pub fn change_of(event: &etcd_client::Event) -> Option<Change> {
+    let kv = event.kv()?;
+    Some(match event.event_type() {
+        EventType::Put => change(kv),
+        EventType::Delete => Change { key: kv.key().to_vec(), revision: kv.mod_revision(), put: None },
+    })
 }

@@ -7,6 +7,7 @@ mod channel;
 pub mod drained;
 pub mod election;
 pub mod etcd;
+pub mod history;
 pub mod keys;
 pub mod lease;
 pub mod reap;

@@ -51,6 +51,13 @@ struct Case {
     came: Instant,
 }
 
+impl Case {
+    /// From the end of the stream to now.
+    fn detected_ms(&self) -> u64 {
+        (self.verdict.took + self.came.elapsed()).as_millis() as u64
+    }
+}
+
 impl Reaper {
     /// Never returns; ends when dropped.
     pub async fn run(mut self) {
@@ -129,7 +136,7 @@ impl Reap {
             info!(instance, "silent, and its lease is renewed: left alone");
             return;
         }
-        let detected_ms = (case.verdict.took + case.came.elapsed()).as_millis() as u64;
+        let detected_ms = case.detected_ms();
         let outcome = match case.verdict.role {
             Role::Node => self.remove(&case, true).await,
             // Its nginx may serve on beside a dead agent: then only the leadership is taken.
@@ -192,7 +199,9 @@ impl Reap {
         if let Some(node) = node {
             let key = self.space.node_key(&node.name, &node.instance);
             let reason = case.verdict.why.clone();
-            lost = node_value(&Node { state: NodeState::Lost, reason, since: wall(), ..node.clone() });
+            let took_ms = Some(case.detected_ms());
+            lost =
+                node_value(&Node { state: NodeState::Lost, reason, since: wall(), took_ms, ..node.clone() });
             guards.push(Compare::mod_revision(key.clone(), CompareOp::Equal, node.mod_revision));
             writes.push(TxnOp::put(key, lost.clone(), Some(PutOptions::new().with_lease(node.lease))));
         }

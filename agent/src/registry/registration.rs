@@ -287,6 +287,7 @@ impl Registration {
             reason,
             since,
             version,
+            took_ms: None,
             lease: 0,
             create_revision: 0,
             mod_revision: 0,

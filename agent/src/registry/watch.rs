@@ -15,7 +15,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{EventType, WatchOptions, WatchStream};
+use etcd_client::{WatchOptions, WatchStream};
 use tokio::sync::watch::Sender;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -24,7 +24,7 @@ pub use contact::watch_contact;
 use hold::Hold;
 use trouble::Trouble;
 
-use super::etcd::{CALL_TIMEOUT, Etcd, change, classify};
+use super::etcd::{CALL_TIMEOUT, Etcd, change_of, classify};
 use crate::clock::{BootTime, SharedTime};
 use crate::config::{Advertise, Allow};
 use crate::fleet::{Change, KeySpace, NodeState, Roster};
@@ -257,7 +257,7 @@ impl Watch {
     }
 
     fn take(&mut self, events: &[etcd_client::Event]) {
-        let changes: Vec<Change> = events.iter().filter_map(event).collect();
+        let changes: Vec<Change> = events.iter().filter_map(change_of).collect();
         let (next, rejections) = self.roster.apply(&self.settings.space, &changes);
         if next.applied == self.roster.applied {
             return;
@@ -299,12 +299,4 @@ impl Watch {
             self.outlets.roster.send_replace(newest);
         }
     }
-}
-
-fn event(event: &etcd_client::Event) -> Option<Change> {
-    let kv = event.kv()?;
-    Some(match event.event_type() {
-        EventType::Put => change(kv),
-        EventType::Delete => Change { key: kv.key().to_vec(), revision: kv.mod_revision(), put: None },
-    })
 }

@@ -38,6 +38,7 @@ fn entry(space: &KeySpace, endpoint: &SocketAddrV4) -> Change {
         reason: String::new(),
         since: "2026-01-01T00:00:00Z".to_owned(),
         version: "1".to_owned(),
+        took_ms: None,
         lease: 1,
         create_revision: 1,
         mod_revision: 1,

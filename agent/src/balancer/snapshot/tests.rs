@@ -24,6 +24,7 @@ fn entry(last: u8, state: NodeState, revision: i64) -> Change {
         reason: String::new(),
         since: "2026-01-01T00:00:00Z".to_owned(),
         version: "1".to_owned(),
+        took_ms: None,
         lease: revision,
         create_revision: revision,
         mod_revision: revision,

@@ -1,0 +1,66 @@
+//! Who drains, since when, and how long it took until nobody was routed to it any more.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::fleet::{NodeState, Roster};
+
+/// How many drains' times are written down at once: readers take no value longer than a few KiB.
+const MAX_TOLD: usize = 40;
+
+/// The drains of one term, by instance.
+#[derive(Default)]
+pub(super) struct Drains {
+    under_way: BTreeMap<String, Drain>,
+    looked: bool,
+}
+
+struct Drain {
+    /// Mod revision of `draining`.
+    revision: i64,
+    /// `None` when it began before the term did.
+    began: Option<Instant>,
+    took_ms: Option<u64>,
+}
+
+impl Drains {
+    /// The newest revision that somebody waits for: of a `draining`, or of the end of a key that drained.
+    pub(super) fn wanted(&mut self, roster: &Roster) -> i64 {
+        let draining = || roster.nodes().filter(|node| node.state == NodeState::Draining);
+        let before = self.under_way.len();
+        self.under_way.retain(|instance, _| draining().any(|node| node.instance == *instance));
+        let gone = self.under_way.len() < before;
+        let began = self.looked.then(Instant::now);
+        self.looked = true;
+        for node in draining() {
+            let drain = self.under_way.entry(node.instance.clone());
+            drain.and_modify(|drain| drain.revision = node.mod_revision).or_insert_with(|| Drain {
+                revision: node.mod_revision,
+                began,
+                took_ms: None,
+            });
+        }
+        let newest = self.under_way.values().map(|drain| drain.revision).max().unwrap_or(0);
+        if gone { roster.applied } else { newest }
+    }
+
+    /// Every Envoy has acknowledged everything up to `through`.
+    pub(super) fn reached(&mut self, through: i64) {
+        for drain in self.under_way.values_mut().filter(|drain| drain.revision <= through) {
+            let elapsed = drain.began.map(|began| began.elapsed().as_millis() as u64);
+            drain.took_ms = drain.took_ms.or(elapsed);
+        }
+    }
+
+    /// Milliseconds by instance, the youngest drains first when there are too many.
+    pub(super) fn took_ms(&self) -> BTreeMap<&str, u64> {
+        let mut done: Vec<_> = self
+            .under_way
+            .iter()
+            .filter_map(|(instance, drain)| Some((drain.revision, instance.as_str(), drain.took_ms?)))
+            .collect();
+        done.sort_unstable_by(|a, b| b.cmp(a));
+        done.into_iter().take(MAX_TOLD).map(|(_, instance, took_ms)| (instance, took_ms)).collect()
+    }
+}

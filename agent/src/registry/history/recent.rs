@@ -1,0 +1,136 @@
+//! The youngest events, as every node follows them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{EventType, GetOptions, SortOrder, SortTarget, WatchOptions, WatchStream};
+use tokio::sync::watch::{Receiver, Sender};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use crate::fleet::KeySpace;
+use crate::fleet::history::{Event, RECENT_EVENTS};
+use crate::metrics::Op;
+use crate::registry::etcd::{CALL_TIMEOUT, CallError, Etcd, classify};
+
+/// Pause before the history is read again after etcd did not answer.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Follows the history, oldest event first.
+pub struct Recent {
+    pub etcd: Etcd,
+    pub space: KeySpace,
+    /// Another history of the registry has another history of the fleet.
+    pub epoch: Receiver<u64>,
+    /// `None` until it was read once.
+    pub events: Sender<Option<Arc<VecDeque<Event>>>>,
+}
+
+impl Recent {
+    /// Never returns; ends when dropped.
+    pub async fn run(mut self) {
+        let mut pause = RETRY_PAUSE.0;
+        loop {
+            // Before the first list nobody knows whether this registry may be believed.
+            if *self.epoch.borrow_and_update() > 0 {
+                let epoch = self.epoch.clone();
+                tokio::select! {
+                    error = self.follow(&mut pause) => debug!(%error, "history not followed"),
+                    () = changed(epoch) => continue,
+                }
+            }
+            tokio::select! {
+                () = sleep(pause) => pause = (pause * 2).min(RETRY_PAUSE.1),
+                () = changed(self.epoch.clone()) => {}
+            }
+        }
+    }
+
+    /// Lists, then watches from there; returns why it cannot go on.
+    async fn follow(&self, pause: &mut Duration) -> CallError {
+        let (mut events, revision) = match self.list().await {
+            Ok(listed) => listed,
+            Err(error) => return error,
+        };
+        self.show(&events);
+        let mut stream = match self.watch(revision + 1).await {
+            Ok(stream) => stream,
+            Err(error) => return error,
+        };
+        *pause = RETRY_PAUSE.0;
+        loop {
+            let response = match stream.message().await {
+                Ok(Some(response)) if !response.canceled() => response,
+                Ok(_) => return CallError::Unavailable("the watch has ended".into()),
+                Err(error) => return classify(error),
+            };
+            let puts = response.events().iter().filter(|event| event.event_type() == EventType::Put);
+            let fresh: Vec<Event> = puts.filter_map(|event| read(event.kv()?.value())).collect();
+            if fresh.is_empty() {
+                continue;
+            }
+            // A leader that did not hear of its own success writes the same keys once more.
+            events.retain(|known| !fresh.iter().any(|one| is_same(one, known)));
+            events.extend(fresh);
+            while events.len() > RECENT_EVENTS {
+                events.pop_front();
+            }
+            self.show(&events);
+        }
+    }
+
+    async fn list(&self) -> Result<(VecDeque<Event>, i64), CallError> {
+        let (start, end) = self.space.history();
+        let options = GetOptions::new()
+            .with_range(end)
+            .with_sort(SortTarget::Key, SortOrder::Descend)
+            .with_limit(RECENT_EVENTS as i64);
+        let answer = self.etcd.call(Op::Range, 1, |client| {
+            let (start, options) = (start.clone(), options.clone());
+            async move { client.kv_client().get(start, Some(options)).await }
+        });
+        let answer = answer.await?;
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        Ok((answer.kvs().iter().rev().filter_map(|kv| read(kv.value())).collect(), revision))
+    }
+
+    async fn watch(&self, from: i64) -> Result<WatchStream, CallError> {
+        let (start, end) = self.space.history();
+        let options = WatchOptions::new().with_range(end).with_start_revision(from);
+        let opened = async {
+            self.etcd.client().await?.watch_client().watch(start, Some(options)).await.map_err(classify)
+        };
+        match timeout(CALL_TIMEOUT, opened).await {
+            Ok(stream) => stream,
+            Err(_) => Err(CallError::Unavailable(format!("no watch within {CALL_TIMEOUT:?}"))),
+        }
+    }
+
+    fn show(&self, events: &VecDeque<Event>) {
+        self.events.send_if_modified(|known| {
+            let changed = known.as_deref() != Some(events);
+            if changed {
+                *known = Some(Arc::new(events.clone()));
+            }
+            changed
+        });
+    }
+}
+
+/// One written down twice may differ in its time alone.
+fn is_same(one: &Event, other: &Event) -> bool {
+    (one.revision, one.event, &one.instance, &one.node)
+        == (other.revision, other.event, &other.instance, &other.node)
+}
+
+/// An event, unless somebody wrote something else there.
+pub(crate) fn read(value: &[u8]) -> Option<Event> {
+    serde_json::from_slice(value).ok().filter(Event::is_presentable)
+}
+
+async fn changed(mut epoch: Receiver<u64>) {
+    if epoch.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
