@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help up up-local scale stop kill kill-leader status logs down clean images fmt lint test bench load peers model
+.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,15 @@ kill-leader: ## kill the node that leads
 
 status: ## containers and roster
 	@images/fleet.sh status
+
+verify: ## registry, every node's file and Envoy compared; exit 3 on a difference
+	@images/fleet.sh muster verify --wait 10
+
+check: ## what is well and what is not, with a hint for each
+	@images/fleet.sh muster check
+
+muster: ## make muster ARGS='drain NODE --wait': a command of muster's, in a node
+	@images/fleet.sh muster $(ARGS)
 
 logs: ## follow everybody's log
 	@images/fleet.sh logs

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What make does with the containers: images/fleet.sh up|scale N|stop [NODE]|kill [NODE]|kill-leader|status|logs|down|clean
+# What make does with the containers: images/fleet.sh up|scale N|stop [NODE]|kill [NODE]|kill-leader|status|muster COMMAND|logs|down|clean
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
@@ -14,9 +14,9 @@ main() {
   local command=${1:-}
   shift || true
   case $command in
-    up | scale | stop | kill | status | logs | down | clean) ;;
+    up | scale | stop | kill | status | muster | logs | down | clean) ;;
     kill-leader) command=kill_leader ;;
-    *) fail "images/fleet.sh up, scale N, stop, kill, kill-leader, status, logs, down or clean" ;;
+    *) fail "images/fleet.sh up, scale N, stop, kill, kill-leader, status, muster COMMAND, logs, down or clean" ;;
   esac
   [[ $command == up ]] || engine_answers || fail "$(engine_complaint)"
   "fleet_$command" "$@"
@@ -105,7 +105,7 @@ fleet_status() {
   [[ -n $(containers -a) ]] || fail "no fleet here (project $PROJECT): make up"
   compose_is_there
   docker compose ps --all --format 'table {{.Service}}\t{{.Name}}\t{{.Image}}\t{{.Status}}'
-  node=$(containers "" nginx | xargs -r docker inspect -f '{{if not .State.Paused}}{{.Id}}{{end}}' | grep -m 1 . || true)
+  node=$(awake_node)
   echo
   # 3: known, and not healthy; the table has said it.
   if [[ -z $node ]] || ! { timeout 10 docker exec "$node" muster status || (($? == 3)); }; then
@@ -113,6 +113,21 @@ fleet_status() {
   fi
   say_outdated
   say_standin
+}
+
+# A command of muster's in one of the nodes: its exit code is this one's.
+fleet_muster() {
+  local node terminal=()
+  (($# > 0)) || fail "which command? Such as make muster ARGS='verify', or make muster ARGS='--help'"
+  node=$(awake_node)
+  [[ -n $node ]] || fail "no node runs that could be asked: make up"
+  [[ ! -t 0 || ! -t 1 ]] || terminal=(--interactive --tty)
+  exec docker exec "${terminal[@]}" "$node" muster "$@"
+}
+
+# One that is not paused; empty when there is none.
+awake_node() {
+  containers "" nginx | xargs -r docker inspect -f '{{if not .State.Paused}}{{.Id}}{{end}}' | grep -m 1 . || true
 }
 
 fleet_logs() {

@@ -1,6 +1,7 @@
 //! Flags and environment into domain types. Every default and every limit has its name here.
 
 mod check;
+mod commands;
 mod endpoint;
 mod network;
 mod pki;
@@ -15,6 +16,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::process::probe::ReadyUrl;
 pub use crate::process::served::OnExit;
+pub use commands::{
+    Awaited, CheckFlags, CheckOutput, DrainFlags, EventsFlags, EventsOutput, FleetFlags, MarkFlags,
+    StatusFlags, StatusOutput, SwitchoverFlags, VerifyFlags, WaitFlags,
+};
 pub use endpoint::Endpoint;
 pub use network::{Advertise, Allow, not_publishable};
 pub use pki::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags};
@@ -54,11 +59,30 @@ pub enum Command {
     Healthcheck(HealthFlags),
     /// Show who is registered, who leads, and whether every node serves the same list
     Status(StatusFlags),
+    /// Print what happened, one line a change
+    Events(EventsFlags),
+    /// Compare the registry with every node's file and every Envoy; exit 3 on a difference
+    Verify(VerifyFlags),
+    /// Say what is well and what is not, with a hint for each; exit 3 when something is not
+    Check(CheckFlags),
+    /// Take a node out: it stays registered and gets no requests
+    Drain(DrainFlags),
+    /// Undo `drain`
+    Resume(MarkFlags),
+    /// Let another node lead
+    Switchover(SwitchoverFlags),
+    /// Wait until the fleet is as said; exit 5 when it does not come to that
+    Wait(WaitFlags),
     /// Make, show and renew the fleet's certificates
     #[command(subcommand)]
     Pki(PkiCommand),
     /// Print the version
     Version,
+    /// Print a completion script for a shell
+    Completion {
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -172,13 +196,4 @@ pub struct HealthFlags {
     /// Port of /livez
     #[arg(long, env = "MUSTER_METRICS_PORT", default_value = "9464", value_parser = port, value_name = "PORT")]
     pub metrics_port: u16,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct StatusFlags {
-    #[command(flatten)]
-    pub registry: RegistryFlags,
-    /// Networks whose addresses may be listed, as for `run`
-    #[arg(long, env = "MUSTER_ALLOW", value_delimiter = ',', value_name = "CIDR|own")]
-    pub allow: Vec<Allow>,
 }

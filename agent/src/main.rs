@@ -20,7 +20,15 @@ fn main() -> ExitCode {
         Command::Healthcheck(flags) => cli::healthcheck::run(&flags),
         Command::Status(flags) => cli::status::run(&flags),
         Command::Pki(command) => cli::pki::run(&command),
+        Command::Events(flags) => cli::events::run(&flags),
+        Command::Verify(flags) => cli::verify::run(&flags),
+        Command::Check(flags) => cli::check::run(&flags),
+        Command::Drain(flags) => cli::drain::run(&flags),
+        Command::Resume(flags) => cli::drain::resume(&flags),
+        Command::Switchover(flags) => cli::switchover::run(&flags),
+        Command::Wait(flags) => cli::wait::run(&flags),
         Command::Version => cli::version(),
+        Command::Completion { shell } => cli::completion(shell),
     };
     match outcome {
         Ok(code) => code.into(),

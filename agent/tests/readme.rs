@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use muster::config::Cli;
 use muster::metrics::{Format, Metrics};
+use regex::Regex;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -179,4 +180,15 @@ fn messages(source: &str) -> Vec<String> {
         }
     }
     found
+}
+
+#[test]
+fn every_hint_of_check_has_its_heading() {
+    let (code, page) = (read("agent/src/cli/check.rs"), read("docs/checks.md"));
+    let hint = Regex::new("\"([a-z]+(?:-[a-z]+)+)\"\\)").unwrap();
+    let hints: BTreeSet<&str> =
+        hint.captures_iter(&code).filter_map(|found| found.get(1)).map(|name| name.as_str()).collect();
+    let headings: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert!(hints.len() > 5, "{hints:?}");
+    assert_eq!(hints, headings);
 }

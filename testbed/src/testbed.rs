@@ -16,12 +16,15 @@ use crate::certificates::{self, Certificates};
 use crate::envoy::Envoy;
 use crate::etcd::{Etcd, Key};
 use crate::node::{Node, Settings};
-use crate::process::{Exit, Keeper};
+use crate::process::{Exit, Keeper, Output};
 use crate::programs::Programs;
 use crate::proxy::Link;
 
 /// Longest wait for a fresh fleet to be complete.
 const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Longest a command may take.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(20);
 
 pub use builder::Builder;
 
@@ -48,6 +51,20 @@ impl Testbed {
     /// All nodes that were ever started, in order of their numbers.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Runs a command of muster's against all members of etcd.
+    ///
+    /// # Errors
+    /// When it takes more than 20 s.
+    pub async fn muster(&self, words: &[&str]) -> anyhow::Result<Output> {
+        let endpoints: Vec<String> =
+            self.etcd.members().map(|member| format!("http://{}", self.etcd.address(member))).collect();
+        let registry = ["--etcd".to_owned(), endpoints.join(","), "--allow".into(), "127.0.0.0/8".into()];
+        let (command, rest) = words.split_first().context("which command?")?;
+        let args = [*command].into_iter().map(str::to_owned).chain(registry);
+        let args = args.chain(rest.iter().map(|word| (*word).to_owned()));
+        self.keeper.run(&self.programs.muster, args, &[], None, COMMAND_PATIENCE).await
     }
 
     /// A node by its number, from 1.

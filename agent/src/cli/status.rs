@@ -1,140 +1,238 @@
-//! `muster status`: what the registry says, and whether each node serves the same list.
+//! `muster status`: who is registered, who leads, and whether files and Envoys say the same.
 
-use std::io::Write;
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use serde_json::{Value, json};
+use tokio::time::sleep;
 
-use crate::config::StatusFlags;
-use crate::fleet::{KeySpace, Roster, Row};
-use crate::registry::address::{allowed_networks, own_address};
+use super::survey::{Access, File, Line, Survey, state};
+use super::{DIFFERENT, FINE, UNKNOWN};
+use crate::config::{StatusFlags, StatusOutput};
+use crate::registry::operator::{leases_left, members_that_answer};
 
-/// Longest wait for one node's file.
-const FILE_BOUND: Duration = Duration::from_secs(1);
-/// Longest file read: 1,000 nodes have 200 KB.
-const MAX_FILE_BYTES: usize = 16 << 20;
+/// Goes home and clears the terminal below.
+const REDRAW: &str = "\x1b[H\x1b[J";
+/// What is not known, as opposed to what does not apply and is left empty.
+const NOT_KNOWN: &str = "unknown";
 
-/// Exit codes: fine, differences found, cannot know.
-const FINE: u8 = 0;
-const DIFFERENT: u8 = 3;
-const UNKNOWN: u8 = 4;
-
-/// What one node's file says.
-enum File {
-    Digest(String, i64),
-    Unreadable(String),
+/// What is asked beside the survey.
+struct Beside {
+    answering: usize,
+    members: usize,
+    left: BTreeMap<i64, Duration>,
 }
 
-/// Prints the table.
+/// Prints it, once or again and again.
 ///
 /// # Errors
-/// The runtime cannot be made, or standard output is closed.
+/// The runtime cannot be made, the certificates cannot be used, or standard output is closed.
 pub fn run(flags: &StatusFlags) -> Result<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(status(flags))
+    super::block_on(async {
+        let access = Access::open(&flags.fleet).await?;
+        let Some(every) = flags.watch else { return show(flags, &access, "").await };
+        let redraw = std::io::stdout().is_terminal();
+        loop {
+            show(flags, &access, if redraw { REDRAW } else { "" }).await?;
+            if !redraw && flags.output != StatusOutput::Json {
+                writeln!(std::io::stdout())?;
+            }
+            sleep(every).await;
+        }
+    })
 }
 
-async fn status(flags: &StatusFlags) -> Result<u8> {
-    let etcd = super::registry(&flags.registry)?;
-    let own = own_address(None, etcd.endpoint()).await.unwrap_or(Ipv4Addr::UNSPECIFIED);
-    let allow = allowed_networks(&flags.allow, own);
-    let space = KeySpace::new(&*flags.registry.prefix, allow);
-    let (start, end) = space.range();
-    let listing = match etcd.list(&start, &end, 0).await {
-        Ok(listing) => listing,
+async fn show(flags: &StatusFlags, access: &Access, before: &str) -> Result<u8> {
+    let (survey, members) = tokio::join!(access.survey(), members_that_answer(&access.etcd, &access.space));
+    let answering = members.iter().filter(|(_, answer)| answer.is_ok()).count();
+    let survey = match survey {
+        Ok(survey) => survey,
         Err(error) => {
+            if flags.output == StatusOutput::Json {
+                let unknown = json!({ "schema": 1, "ok": false, "fleet": flags.fleet.registry.fleet,
+                    "error": error.to_string() });
+                writeln!(std::io::stdout(), "{unknown}")?;
+            }
             tracing::error!(%error, "the registry does not answer: nothing can be said");
             return Ok(UNKNOWN);
         }
     };
-    let (roster, rejections) = Roster::from_list(&space, 1, &listing.entries, listing.revision, None);
-    let rows = roster.rows();
-    let files = futures::future::join_all(rows.iter().map(file)).await;
-    let agree = files.iter().filter(|file| agrees(file, &roster)).count();
-    print(flags, &roster, &rows, &files, agree, rejections.len())?;
-    Ok(if !rows.is_empty() && agree == rows.len() { FINE } else { DIFFERENT })
-}
-
-fn print(
-    flags: &StatusFlags,
-    roster: &Roster,
-    rows: &[Row<'_>],
-    files: &[File],
-    agree: usize,
-    skipped: usize,
-) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let serving = rows.iter().filter(|row| row.routable).count();
-    let (fleet, nodes, digest) = (&flags.registry.fleet, rows.len(), roster.digest());
-    writeln!(
-        out,
-        "fleet {fleet}: {nodes} nodes, {serving} serving, digest {digest}, {agree}/{nodes} files agree"
-    )?;
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["NODE", "IP", "ROLE", "STATE", "SINCE", "FILE", "VERSION"]);
-    for (row, file) in rows.iter().zip(files) {
-        let node = row.node;
-        let file = match file {
-            File::Digest(digest, revision) if agrees(&File::Digest(digest.clone(), *revision), roster) => {
-                format!("agrees @{revision}")
-            }
-            File::Digest(_, revision) => format!("differs @{revision}"),
-            File::Unreadable(why) => format!("unknown: {why}"),
-        };
-        let role = if row.leader { "leader" } else { "" };
-        let state = format!("{:?}", row.state).to_lowercase();
-        table.add_row([&node.name, &node.ip.to_string(), role, &state, &node.since, &file, &node.version]);
-    }
-    writeln!(out, "{table}")?;
-    if roster.leader().is_none() {
-        writeln!(out, "no leader: Envoy keeps what it was told last")?;
-    }
-    if skipped > 0 {
-        writeln!(
-            out,
-            "{skipped} entries under {} say nothing valid and were skipped",
-            flags.registry.prefix
-        )?;
-    }
-    Ok(())
-}
-
-fn agrees(file: &File, roster: &Roster) -> bool {
-    matches!(file, File::Digest(digest, _) if *digest == roster.digest())
-}
-
-async fn file(row: &Row<'_>) -> File {
-    let address = (row.node.ip, row.node.ports.http);
-    match timeout(FILE_BOUND, fetch(address)).await {
-        Ok(Ok(file)) => file,
-        Ok(Err(error)) => File::Unreadable(error.to_string()),
-        Err(_) => File::Unreadable("no answer".into()),
-    }
-}
-
-async fn fetch(address: (Ipv4Addr, u16)) -> Result<File> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get("/ips.json").header("host", address.0.to_string());
-    let exchange = async {
-        let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-        let body = Limited::new(answer.into_body(), MAX_FILE_BYTES).collect().await;
-        let body = body.map_err(|error| anyhow!("{error}"))?.to_bytes();
-        let list: serde_json::Value = serde_json::from_slice(&body)?;
-        let digest = list["digest"].as_str().ok_or_else(|| anyhow!("no digest in ips.json"))?;
-        anyhow::Ok(File::Digest(digest.to_owned(), list["revision"].as_i64().unwrap_or(0)))
+    let left = leases_left(&access.etcd, survey.lines.iter().map(|line| line.lease)).await;
+    let beside = Beside { answering, members: members.len(), left };
+    let text = match flags.output {
+        StatusOutput::Table => table(flags, &survey, &beside, false),
+        StatusOutput::Wide => table(flags, &survey, &beside, true),
+        StatusOutput::Tsv => tsv(&survey, &beside),
+        StatusOutput::Json => format!("{}\n", document(flags, &survey, &beside)),
     };
-    tokio::select! {
-        file = exchange => file,
-        ended = connection => Err(anyhow!("connection ended: {ended:?}")),
+    write!(std::io::stdout(), "{before}{text}")?;
+    Ok(if is_well(&survey, &beside) { FINE } else { DIFFERENT })
+}
+
+/// The worst of its parts.
+fn is_well(survey: &Survey, beside: &Beside) -> bool {
+    !survey.lines.is_empty()
+        && survey.agreeing() == survey.lines.len()
+        && survey.leader().is_some()
+        && survey.in_sync() == survey.connected().count()
+        && beside.answering == beside.members
+}
+
+fn table(flags: &StatusFlags, survey: &Survey, beside: &Beside, wide: bool) -> String {
+    let (nodes, digest) = (survey.lines.len(), survey.roster.digest());
+    let serving = survey.lines.iter().filter(|line| line.routable).count();
+    let mut text = format!(
+        "fleet {}: {nodes} nodes, {serving} serving, revision {}, digest {digest}, etcd {}/{}, {}/{nodes} files agree, {}/{} envoys in sync\n",
+        flags.fleet.registry.fleet,
+        survey.roster.applied,
+        beside.answering,
+        beside.members,
+        survey.agreeing(),
+        survey.in_sync(),
+        survey.connected().count(),
+    );
+    let mut header = vec!["NODE", "IP", "ROLE", "STATE", "UP", "LEASE", "FILE", "ENVOY", "VERSION"];
+    if wide {
+        header.extend(["INSTANCE", "PORT", "SINCE", "REASON"]);
     }
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header);
+    for line in &survey.lines {
+        let mut cells = cells(survey, line, beside);
+        if wide {
+            cells.extend([
+                line.instance.clone(),
+                line.http.to_string(),
+                line.since.clone(),
+                line.reason.clone(),
+            ]);
+        }
+        table.add_row(cells);
+    }
+    text += &format!("{table}\n");
+    for exception in exceptions(flags, survey) {
+        text += &format!("{exception}\n");
+    }
+    text
+}
+
+fn cells(survey: &Survey, line: &Line, beside: &Beside) -> Vec<String> {
+    let left = beside.left.get(&line.lease);
+    vec![
+        line.name.clone(),
+        line.ip.to_string(),
+        if line.leader { "leader".into() } else { String::new() },
+        state(line.state).to_owned(),
+        up(&line.since).unwrap_or_else(|| NOT_KNOWN.into()),
+        left.map_or_else(|| NOT_KNOWN.into(), |left| format!("{}s", left.as_secs())),
+        file(&line.file),
+        envoy(survey, line),
+        line.version.clone(),
+    ]
+}
+
+fn file(file: &File) -> String {
+    match file {
+        File::Agrees { revision } => format!("agrees @{revision}"),
+        File::Differs { revision, how } => format!("differs @{revision}: {how}"),
+        File::Absent { why } => format!("absent: {why}"),
+        File::Unknown { why } => format!("{NOT_KNOWN}: {why}"),
+    }
+}
+
+/// Whether Envoys route to it: nothing where none should.
+fn envoy(survey: &Survey, line: &Line) -> String {
+    let (in_sync, all) = (survey.in_sync(), survey.connected().count());
+    match (line.routable, in_sync == all) {
+        (_, false) => format!("{in_sync}/{all} in sync"),
+        (true, true) if all > 0 => "routed".into(),
+        (true, true) => NOT_KNOWN.into(),
+        (false, true) => String::new(),
+    }
+}
+
+fn exceptions(flags: &StatusFlags, survey: &Survey) -> Vec<String> {
+    let mut said = Vec::new();
+    if survey.leader().is_none() {
+        said.push("no leader: Envoy keeps what it was told last".to_owned());
+    }
+    if survey.connected().next().is_none() {
+        said.push("no Envoy is connected to the leader".to_owned());
+    }
+    for (id, envoy) in survey.connected() {
+        if let Some(rejection) = &envoy.rejection {
+            said.push(format!("envoy {id} rejected its configuration: {rejection}"));
+        } else if !survey.is_in_sync(envoy) {
+            let has = envoy.digest.as_deref().unwrap_or("nothing");
+            said.push(format!("envoy {id} is behind: it has acknowledged {has}"));
+        }
+    }
+    for (name, mark) in survey.roster.marks() {
+        let why = if mark.why.is_empty() { String::new() } else { format!(": {}", mark.why) };
+        said.push(format!("{name} is marked since {}{why}; muster resume {name} undoes it", mark.since));
+    }
+    let skipped = survey.skipped.len();
+    if skipped > 0 {
+        let prefix = &flags.fleet.registry.prefix;
+        said.push(format!("{skipped} entries under {prefix} say nothing valid and were skipped"));
+    }
+    said
+}
+
+fn tsv(survey: &Survey, beside: &Beside) -> String {
+    let mut text = "node\tip\trole\tstate\tup\tlease\tfile\tenvoy\tversion\n".to_owned();
+    for line in &survey.lines {
+        text += &(cells(survey, line, beside).join("\t") + "\n");
+    }
+    text
+}
+
+fn document(flags: &StatusFlags, survey: &Survey, beside: &Beside) -> Value {
+    let nodes: Vec<Value> = survey
+        .lines
+        .iter()
+        .map(|line| {
+            let (verdict, revision, note) = match &line.file {
+                File::Agrees { revision } => ("agrees", Some(*revision), ""),
+                File::Differs { revision, how } => ("differs", Some(*revision), how.as_str()),
+                File::Absent { why } => ("absent", None, why.as_str()),
+                File::Unknown { why } => (NOT_KNOWN, None, why.as_str()),
+            };
+            json!({
+                "id": format!("{}-{}", line.name, line.instance), "name": line.name, "ip": line.ip, "port": line.http,
+                "leader": line.leader, "state": state(line.state), "reason": line.reason, "since": line.since,
+                "lease_s": beside.left.get(&line.lease).map(Duration::as_secs), "routable": line.routable,
+                "file": { "verdict": verdict, "revision": revision, "note": note }, "version": line.version,
+            })
+        })
+        .collect();
+    let envoys: Vec<Value> = survey
+        .connected()
+        .map(|(id, envoy)| {
+            json!({ "id": id, "in_sync": survey.is_in_sync(envoy), "digest": envoy.digest, "rejection": envoy.rejection })
+        })
+        .collect();
+    json!({
+        "schema": 1, "ok": is_well(survey, beside), "fleet": flags.fleet.registry.fleet,
+        "registry": survey.roster.life().map(|life| &life.id), "revision": survey.roster.applied,
+        "digest": survey.roster.digest(), "members": { "answering": beside.answering, "all": beside.members },
+        "leader": survey.leader().map(|leader| &leader.instance), "nodes": nodes, "envoys": envoys,
+        "exceptions": exceptions(flags, survey),
+    })
+}
+
+/// How long ago, in one or two units.
+fn up(since: &str) -> Option<String> {
+    let since: jiff::Timestamp = since.parse().ok()?;
+    let seconds = jiff::Timestamp::now().duration_since(since).as_secs().max(0);
+    Some(match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds / 3600 % 24),
+    })
 }

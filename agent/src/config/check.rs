@@ -7,7 +7,8 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    Advertise, Allow, Cli, Command, Endpoint, MAX_ENDPOINTS, OnExit, PkiCommand, RegistryFlags, RunFlags,
+    Advertise, Allow, CheckFlags, Cli, Command, DrainFlags, Endpoint, EventsFlags, MAX_ENDPOINTS, MarkFlags,
+    OnExit, PkiCommand, RegistryFlags, RunFlags, StatusFlags, SwitchoverFlags, VerifyFlags, WaitFlags,
     not_publishable,
 };
 use crate::fleet::KeySpace;
@@ -19,10 +20,20 @@ impl Cli {
     pub fn validate(&self) -> Result<(), String> {
         match &self.command {
             Command::Run(flags) => flags.validate(),
-            Command::Status(flags) => endpoints(&flags.registry),
+            Command::Status(flags) if flags.watch.is_some_and(|every| every.is_zero()) => {
+                Err("--watch: expected whole seconds from 1 to 600, such as 2".into())
+            }
+            Command::Status(StatusFlags { fleet, .. })
+            | Command::Events(EventsFlags { fleet, .. })
+            | Command::Verify(VerifyFlags { fleet, .. })
+            | Command::Check(CheckFlags { fleet, .. })
+            | Command::Drain(DrainFlags { mark: MarkFlags { fleet, .. }, .. })
+            | Command::Resume(MarkFlags { fleet, .. })
+            | Command::Switchover(SwitchoverFlags { fleet, .. })
+            | Command::Wait(WaitFlags { fleet, .. }) => endpoints(&fleet.registry),
             Command::Pki(PkiCommand::EtcdAuth { registry, .. }) => root_of_etcd(registry),
             Command::Pki(command) => members(command),
-            Command::Healthcheck(_) | Command::Version => Ok(()),
+            Command::Healthcheck(_) | Command::Version | Command::Completion { .. } => Ok(()),
         }
     }
 }

@@ -112,6 +112,12 @@ pub(super) fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
+pub(super) fn since(text: &str) -> Result<Duration, String> {
+    let usage = "expected a time such as 90s, 10m or 2h";
+    let read: jiff::SignedDuration = text.parse().map_err(|_| usage.to_owned())?;
+    Duration::try_from(read).map_err(|_| usage.into())
+}
+
 pub(super) fn linger(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(ms) if ms <= MAX_LINGER_MS => Ok(Duration::from_millis(ms)),

@@ -83,6 +83,11 @@ impl KeySpace {
         self.strip(key) == Some("life")
     }
 
+    /// The key of the mark on a node's name.
+    pub fn mark_key(&self, name: &str) -> Vec<u8> {
+        self.sub(&format!("marks/{name}"))
+    }
+
     /// The node name a mark's key carries.
     pub fn mark_name<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
         self.strip(key)?.strip_prefix("marks/").filter(|name| !name.is_empty())

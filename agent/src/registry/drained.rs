@@ -106,7 +106,7 @@ impl Drained {
             if roster.epoch != epoch || self.leadership.borrow().as_ref() != Some(leading) {
                 return Ok(());
             }
-            wanted = wanted.max(drains.wanted(&roster));
+            wanted = wanted.max(drains.wanted(&roster, &self.space));
             acks.update(streams.clone(), began.elapsed());
             let through = acks.through(roster.applied, began.elapsed());
             let mut puts = self.changed_envoys(leading, &streams, &through, &mut written);

@@ -76,6 +76,14 @@ impl Etcd {
         Self::new(&self.endpoints, self.lap(), self.tls.clone(), self.metrics.clone())
     }
 
+    /// A handle on each member alone, by its endpoint.
+    pub fn each(&self) -> Vec<(String, Self)> {
+        let alone = |endpoint: &Endpoint| {
+            Self::new(std::slice::from_ref(endpoint), 0, self.tls.clone(), self.metrics.clone())
+        };
+        self.endpoints.iter().map(|endpoint| (endpoint.to_string(), alone(endpoint))).collect()
+    }
+
     /// The member calls go to now.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoints[self.lap() % self.endpoints.len()]

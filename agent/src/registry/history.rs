@@ -27,6 +27,7 @@ use crate::fleet::{Change, KeySpace, Leadership, Roster};
 use crate::metrics::Op;
 use cursor::Cursor;
 pub use recent::Recent;
+pub(crate) use recent::read;
 
 /// Events kept; the oldest go first, so many at a time.
 const MAX_EVENTS: usize = 10_000;

@@ -1,10 +1,10 @@
 //! Who drains, since when, and how long it took until nobody was routed to it any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use crate::fleet::{NodeState, Roster};
+use crate::fleet::{KeySpace, NodeState, Roster};
 
 /// How many drains' times are written down at once: readers take no value longer than a few KiB.
 const MAX_TOLD: usize = 40;
@@ -13,6 +13,8 @@ const MAX_TOLD: usize = 40;
 #[derive(Default)]
 pub(super) struct Drains {
     under_way: BTreeMap<String, Drain>,
+    /// Names that an operator took out: who did wants to know when that is so.
+    marked: BTreeSet<String>,
     looked: bool,
 }
 
@@ -25,12 +27,15 @@ struct Drain {
 }
 
 impl Drains {
-    /// The newest revision that somebody waits for: of a `draining`, or of the end of a key that drained.
-    pub(super) fn wanted(&mut self, roster: &Roster) -> i64 {
+    /// The newest revision that somebody waits for: of a `draining` or a mark, or of the end of either.
+    pub(super) fn wanted(&mut self, roster: &Roster, space: &KeySpace) -> i64 {
         let draining = || roster.nodes().filter(|node| node.state == NodeState::Draining);
         let before = self.under_way.len();
         self.under_way.retain(|instance, _| draining().any(|node| node.instance == *instance));
-        let gone = self.under_way.len() < before;
+        let marked: BTreeSet<String> = roster.marks().keys().cloned().collect();
+        let gone = self.under_way.len() < before || !self.marked.is_subset(&marked);
+        self.marked = marked;
+        let marks = self.marked.iter().filter_map(|name| roster.keys().get(&space.mark_key(name))).copied();
         let began = self.looked.then(Instant::now);
         self.looked = true;
         for node in draining() {
@@ -41,7 +46,7 @@ impl Drains {
                 took_ms: None,
             });
         }
-        let newest = self.under_way.values().map(|drain| drain.revision).max().unwrap_or(0);
+        let newest = self.under_way.values().map(|drain| drain.revision).chain(marks).max().unwrap_or(0);
         if gone { roster.applied } else { newest }
     }
 

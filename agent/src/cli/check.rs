@@ -1,0 +1,197 @@
+//! `muster check`: what is well and what is not, sentence by sentence, each failure with a place to read on.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::survey::{Access, File, Survey};
+use super::{DIFFERENT, FINE, UNKNOWN};
+use crate::config::{CheckFlags, CheckOutput};
+use crate::process::probe::probe;
+use crate::registry::operator::members_that_answer;
+
+const LOOK: Duration = Duration::from_millis(500);
+const PROBE_BOUND: Duration = Duration::from_secs(1);
+/// Where failures are explained; each has a heading there.
+const HINTS: &str = "docs/checks.md";
+
+/// One sentence.
+struct Finding {
+    category: &'static str,
+    /// What should be so.
+    sentence: String,
+    /// Why it is not, and the heading that explains it.
+    wrong: Option<(String, &'static str)>,
+    /// It could not be found out.
+    unknown: bool,
+}
+
+/// Checks, with `--wait` again until all is well or the time is over.
+///
+/// # Errors
+/// The runtime cannot be made, the certificates cannot be used, or standard output is closed.
+pub fn run(flags: &CheckFlags) -> Result<u8> {
+    super::block_on(async {
+        let access = Access::open(&flags.fleet).await?;
+        let started = Instant::now();
+        let mut told = None;
+        let findings = loop {
+            let findings = findings(&access).await;
+            let first = findings.iter().find(|finding| finding.wrong.is_some());
+            match first.map(|finding| finding.sentence.clone()) {
+                Some(waiting) if started.elapsed() < flags.wait => {
+                    if told.replace(waiting.clone()) != Some(waiting.clone()) {
+                        writeln!(std::io::stderr(), "waiting: {waiting}")?;
+                    }
+                    sleep(LOOK).await;
+                }
+                _ => break findings,
+            }
+        };
+        let mut out = std::io::stdout().lock();
+        match flags.output {
+            CheckOutput::Short => write!(out, "{}", short(&findings))?,
+            CheckOutput::Json => writeln!(out, "{}", document(&findings))?,
+        }
+        Ok(code(&findings))
+    })
+}
+
+fn code(findings: &[Finding]) -> u8 {
+    match findings.iter().any(|finding| finding.wrong.is_some()) {
+        false => FINE,
+        true if findings.iter().any(|finding| finding.unknown) => UNKNOWN,
+        true => DIFFERENT,
+    }
+}
+
+async fn findings(access: &Access) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut say = |category, sentence: String, wrong: Option<(String, &'static str)>| {
+        findings.push(Finding { category, sentence, wrong, unknown: false });
+    };
+    let members = members_that_answer(&access.etcd, &access.space).await;
+    for (endpoint, answer) in &members {
+        let wrong = answer.as_ref().err().map(|error| (error.to_string(), "etcd-member-silent"));
+        say("etcd", format!("{endpoint} answers for a majority"), wrong);
+    }
+    match access.survey().await {
+        Ok(survey) => {
+            fleet(&survey, &mut say);
+            files(&survey, &mut say);
+            envoys(&survey, &mut say);
+            serving(&survey, &mut say).await;
+        }
+        Err(error) => findings.push(Finding {
+            category: "fleet",
+            sentence: "the registry can be read".into(),
+            wrong: Some((error.to_string(), "registry-unreadable")),
+            unknown: true,
+        }),
+    }
+    findings
+}
+
+fn fleet(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
+    let (all, routed) = (survey.lines.len(), survey.lines.iter().filter(|line| line.routable).count());
+    let nobody = (routed == 0).then(|| (format!("{all} nodes are registered"), "no-node-serves"));
+    say("fleet", format!("{routed} of {all} nodes serve"), nobody);
+    let leader = survey.leader().is_none().then(|| ("no candidate is registered".to_owned(), "nobody-leads"));
+    say("fleet", "somebody leads".into(), leader);
+    let skipped = survey
+        .skipped
+        .first()
+        .map(|first| (format!("{} do not, first {first}", survey.skipped.len()), "keys-that-say-nothing"));
+    say("fleet", "every key of the registry can be read".into(), skipped);
+}
+
+fn files(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
+    for line in &survey.lines {
+        let wrong = match &line.file {
+            File::Agrees { .. } => None,
+            File::Differs { how, .. } => Some((how.clone(), "file-differs")),
+            File::Absent { why } | File::Unknown { why } => Some((why.clone(), "file-unreadable")),
+        };
+        say("files", format!("{} serves the list as the registry has it", line.name), wrong);
+    }
+}
+
+fn envoys(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
+    let none = survey.connected().next().is_none();
+    let none = none.then(|| ("the leader has no Envoy on record".to_owned(), "no-envoy"));
+    say("envoy", "an Envoy is connected to the leader".into(), none);
+    for (id, envoy) in survey.connected() {
+        let wrong = match &envoy.rejection {
+            Some(rejection) => Some((rejection.clone(), "envoy-rejects")),
+            None if survey.is_in_sync(envoy) => None,
+            None => {
+                let has = envoy.digest.clone().unwrap_or_else(|| "nothing".into());
+                Some((
+                    format!("it has acknowledged {has}, the registry says {}", survey.roster.digest()),
+                    "envoy-behind",
+                ))
+            }
+        };
+        say("envoy", format!("{id} routes as the registry says"), wrong);
+    }
+}
+
+async fn serving(
+    survey: &Survey,
+    say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>),
+) {
+    let routed: Vec<_> = survey.lines.iter().filter(|line| line.routable).collect();
+    let asked = routed.iter().map(|line| probe((line.ip, line.http).into(), "/healthz", PROBE_BOUND));
+    for (line, answer) in routed.iter().zip(futures::future::join_all(asked).await) {
+        let wrong = match answer {
+            Ok(answer) if answer.status.as_u16() != 200 => Some(format!("it answers {}", answer.status)),
+            Ok(answer) if answer.instance.as_ref() != Some(&line.instance) => {
+                Some("somebody else answers at its address".to_owned())
+            }
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        let wrong = wrong.map(|why| (why, "node-does-not-answer"));
+        say("serving", format!("{} answers at {}:{}", line.name, line.ip, line.http), wrong);
+    }
+}
+
+fn short(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    let mut category = "";
+    for finding in findings {
+        if finding.category != category {
+            category = finding.category;
+            text += &format!("{category}\n");
+        }
+        text += &match &finding.wrong {
+            None => format!("  \u{2713} {}\n", finding.sentence),
+            Some((why, hint)) => {
+                format!("  \u{2717} {}: not so: {why}\n    see {HINTS}#{hint}\n", finding.sentence)
+            }
+        };
+    }
+    let wrong = findings.iter().filter(|finding| finding.wrong.is_some()).count();
+    text + &if wrong == 0 {
+        format!("all {} checks passed\n", findings.len())
+    } else {
+        format!("{wrong} of {} checks failed\n", findings.len())
+    }
+}
+
+fn document(findings: &[Finding]) -> Value {
+    let checks: Vec<Value> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "category": finding.category, "check": finding.sentence, "ok": finding.wrong.is_none(),
+                "error": finding.wrong.as_ref().map(|(why, _)| why),
+                "hint": finding.wrong.as_ref().map(|(_, hint)| format!("{HINTS}#{hint}")),
+            })
+        })
+        .collect();
+    json!({ "schema": 1, "ok": code(findings) == FINE, "checks": checks })
+}

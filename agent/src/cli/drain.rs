@@ -1,0 +1,114 @@
+//! `muster drain` and `muster resume`: a node is taken out by a mark on its name, and let in again.
+
+use std::io::Write;
+
+use anyhow::Result;
+use tokio::time::{Instant, timeout};
+use tracing::error;
+
+use super::survey::{Access, Survey};
+use super::which::{confirmed, shown, which};
+use super::{FAILED, FINE, TIMED_OUT, unanswered};
+use crate::clock::wall;
+use crate::config::{DrainFlags, MarkFlags};
+use crate::fleet::Mark;
+use crate::registry::drained::wait_through;
+use crate::registry::operator::{mark, unmark};
+
+/// What is done to the mark.
+enum Deed {
+    Set { why: String, force: bool },
+    Take,
+}
+
+/// Marks a node: it stays registered, is shown as draining, and gets no requests.
+///
+/// # Errors
+/// The runtime cannot be made, the certificates cannot be used, or standard output is closed.
+pub fn run(flags: &DrainFlags) -> Result<u8> {
+    super::block_on(carry_out(&flags.mark, Deed::Set { why: flags.why.clone(), force: flags.force }))
+}
+
+/// Takes the mark away.
+///
+/// # Errors
+/// As [`run`].
+pub fn resume(flags: &MarkFlags) -> Result<u8> {
+    super::block_on(carry_out(flags, Deed::Take))
+}
+
+async fn carry_out(flags: &MarkFlags, deed: Deed) -> Result<u8> {
+    let access = Access::open(&flags.fleet).await?;
+    let survey = match access.survey().await {
+        Ok(survey) => survey,
+        Err(error) => return Ok(unanswered(&error)),
+    };
+    let name = match subject(&survey, flags, &deed) {
+        Ok(name) => name,
+        Err(why) => {
+            error!(why, "nothing was done");
+            return Ok(FAILED);
+        }
+    };
+    let marked = survey.roster.marks().contains_key(&name);
+    let mut out = std::io::stdout();
+    let question = match (&deed, marked) {
+        (Deed::Set { .. }, true) => return Ok(say(&format!("{name} is drained already"))?),
+        (Deed::Take, false) => return Ok(say(&format!("{name} is not drained"))?),
+        (Deed::Set { .. }, false) => format!("take {name} out?"),
+        (Deed::Take, true) => format!("let {name} in again?"),
+    };
+    if !confirmed(&question, flags.yes)? {
+        writeln!(out, "nothing was done")?;
+        return Ok(FAILED);
+    }
+    let began = Instant::now();
+    let written = match &deed {
+        Deed::Set { why, .. } => {
+            mark(&access.etcd, &access.space, &name, &Mark { since: wall(), why: why.clone() }).await
+        }
+        Deed::Take => unmark(&access.etcd, &access.space, &name).await,
+    };
+    let revision = match written {
+        Ok(revision) => revision,
+        Err(error) => {
+            error!(%error, "not written");
+            return Ok(FAILED);
+        }
+    };
+    let done = if matches!(deed, Deed::Set { .. }) { "withdrawn" } else { "let in again" };
+    let Some(bound) = flags.wait else { return Ok(say(&format!("{name} is {done}"))?) };
+    // As a leaving node waits: what an Envoy has acknowledged by chance under an older revision proves nothing.
+    let acknowledged = wait_through(&access.etcd, &access.space, || revision);
+    if timeout(bound, acknowledged).await.is_err() {
+        error!(name, bound_s = bound.as_secs(), "done, and not acknowledged by every envoy in time");
+        return Ok(TIMED_OUT);
+    }
+    let took = began.elapsed().as_millis();
+    Ok(say(&format!("{name} is {done}, every envoy has acknowledged it ({took} ms)"))?)
+}
+
+/// The name whose mark is meant.
+fn subject(survey: &Survey, flags: &MarkFlags, deed: &Deed) -> Result<String, String> {
+    let line = match which(survey, &flags.node) {
+        // A mark outlives its node.
+        Err(_) if survey.roster.marks().contains_key(&flags.node) => return Ok(flags.node.clone()),
+        line => line?,
+    };
+    let others = survey.lines.iter().filter(|other| other.routable && other.name != line.name).count();
+    if let Deed::Set { force: false, .. } = deed
+        && line.routable
+        && others == 0
+    {
+        return Err(format!(
+            "{} is the last node that requests are sent to; --force does it all the same",
+            shown(line)
+        ));
+    }
+    Ok(line.name.clone())
+}
+
+fn say(sentence: &str) -> std::io::Result<u8> {
+    writeln!(std::io::stdout(), "{sentence}")?;
+    Ok(FINE)
+}

@@ -1,0 +1,240 @@
+//! One look at the whole fleet: what the registry says, what each node serves, what each Envoy has acknowledged.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use futures::StreamExt;
+use futures::stream::iter;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
+
+use crate::config::FleetFlags;
+use crate::fleet::{Candidate, KeySpace, NodeState, Roster};
+use crate::registry::address::{allowed_networks, own_address};
+use crate::registry::etcd::{CallError, Etcd};
+use crate::registry::operator::{EnvoyRecord, envoys};
+
+/// Longest wait for one node's file.
+const FILE_BOUND: Duration = Duration::from_secs(1);
+/// Longest file read: 1,000 nodes have 200 KB.
+const MAX_FILE_BYTES: usize = 16 << 20;
+/// Files asked for at once.
+const AT_ONCE: usize = 128;
+
+/// The registry of one fleet, as a command reads and writes it.
+pub(super) struct Access {
+    pub etcd: Etcd,
+    pub space: KeySpace,
+}
+
+/// One node, and what it serves.
+pub(super) struct Line {
+    pub name: String,
+    pub instance: String,
+    pub ip: Ipv4Addr,
+    pub http: u16,
+    pub lease: i64,
+    pub leader: bool,
+    /// As people see it: a marked node drains.
+    pub state: NodeState,
+    pub reason: String,
+    pub since: String,
+    pub version: String,
+    pub routable: bool,
+    pub file: File,
+}
+
+/// What one node's `ips.json` says, next to the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum File {
+    Agrees {
+        revision: i64,
+    },
+    Differs {
+        revision: i64,
+        how: String,
+    },
+    /// There is none: nobody answers there, or with something else.
+    Absent {
+        why: String,
+    },
+    /// No answer in time.
+    Unknown {
+        why: String,
+    },
+}
+
+pub(super) struct Survey {
+    pub roster: Roster,
+    pub skipped: Vec<String>,
+    pub lines: Vec<Line>,
+    pub envoys: BTreeMap<String, EnvoyRecord>,
+}
+
+/// The part of `ips.json` that is compared.
+#[derive(Deserialize)]
+struct Served {
+    revision: i64,
+    digest: String,
+    registry: Option<String>,
+    stale_since: Option<String>,
+    nodes: Vec<ServedNode>,
+}
+
+#[derive(Deserialize)]
+struct ServedNode {
+    id: String,
+    ip: Ipv4Addr,
+    state: String,
+    leader: bool,
+}
+
+impl Access {
+    /// # Errors
+    /// What is wrong with the certificates.
+    pub(super) async fn open(flags: &FleetFlags) -> Result<Self> {
+        let etcd = super::registry(&flags.registry)?;
+        let own = own_address(None, etcd.endpoint()).await.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let allow = allowed_networks(&flags.allow, own);
+        let space = KeySpace::new(&*flags.registry.prefix, allow);
+        Ok(Self { etcd, space })
+    }
+
+    /// What the registry says, and the keys that say nothing valid.
+    pub(super) async fn roster(&self) -> Result<(Roster, Vec<String>), CallError> {
+        let (start, end) = self.space.range();
+        let listing = self.etcd.list(&start, &end, 0).await?;
+        let (roster, rejections) =
+            Roster::from_list(&self.space, 1, &listing.entries, listing.revision, None);
+        Ok((roster, rejections.iter().map(ToString::to_string).collect()))
+    }
+
+    pub(super) async fn survey(&self) -> Result<Survey, CallError> {
+        let (roster, skipped) = self.roster().await?;
+        let envoys = envoys(&self.etcd, &self.space).await?;
+        let mut lines: Vec<Line> = roster.rows().iter().map(line).collect();
+        let addresses: Vec<_> = lines.iter().map(|line| (line.ip, line.http)).collect();
+        let served: Vec<_> = iter(addresses).map(ask).buffered(AT_ONCE).collect().await;
+        let files: Vec<File> = served.into_iter().map(|served| compared(served, &roster, &lines)).collect();
+        for (line, file) in lines.iter_mut().zip(files) {
+            line.file = file;
+        }
+        Ok(Survey { roster, skipped, lines, envoys })
+    }
+}
+
+impl Survey {
+    pub(super) fn agreeing(&self) -> usize {
+        self.lines.iter().filter(|line| matches!(line.file, File::Agrees { .. })).count()
+    }
+
+    pub(super) fn connected(&self) -> impl Iterator<Item = (&String, &EnvoyRecord)> {
+        self.envoys.iter().filter(|(_, envoy)| envoy.connected)
+    }
+
+    /// Whether an Envoy has acknowledged what the registry says now.
+    pub(super) fn is_in_sync(&self, envoy: &EnvoyRecord) -> bool {
+        envoy.digest.as_deref() == Some(&*self.roster.digest())
+    }
+
+    pub(super) fn in_sync(&self) -> usize {
+        self.connected().filter(|(_, envoy)| self.is_in_sync(envoy)).count()
+    }
+
+    pub(super) fn leader(&self) -> Option<&Candidate> {
+        self.roster.leader()
+    }
+}
+
+fn line(row: &crate::fleet::Row<'_>) -> Line {
+    let node = row.node;
+    Line {
+        name: node.name.clone(),
+        instance: node.instance.clone(),
+        ip: node.ip,
+        http: node.ports.http,
+        lease: node.lease,
+        leader: row.leader,
+        state: row.state,
+        reason: node.reason.clone(),
+        since: node.since.clone(),
+        version: node.version.clone(),
+        routable: row.routable,
+        file: File::Unknown { why: "not asked".into() },
+    }
+}
+
+/// By content and not by revision: a node that joined later knows the same content under a younger one.
+fn compared(served: Result<Served>, roster: &Roster, lines: &[Line]) -> File {
+    let served = match served {
+        Ok(served) => served,
+        Err(error) if error.is::<Elapsed>() => return File::Unknown { why: "no answer".into() },
+        Err(error) => return File::Absent { why: error.to_string() },
+    };
+    let revision = served.revision;
+    let differs = |how: &str| File::Differs { revision, how: how.to_owned() };
+    if served.registry.as_deref() != roster.life().map(|life| life.id.as_str()) {
+        return differs("another registry");
+    }
+    if let Some(since) = served.stale_since {
+        return differs(&format!("stale since {since}"));
+    }
+    let told = served.nodes.iter().map(|node| (node.id.clone(), node.ip, node.state.clone(), node.leader));
+    let known = lines.iter().map(|line| {
+        (format!("{}-{}", line.name, line.instance), line.ip, state(line.state).to_owned(), line.leader)
+    });
+    let ids = |nodes: &[(String, Ipv4Addr, String, bool)]| -> Vec<String> {
+        nodes.iter().map(|node| node.0.clone()).collect()
+    };
+    let (told, known): (Vec<_>, Vec<_>) = (told.collect(), known.collect());
+    if ids(&told) != ids(&known) {
+        let (told, known) = (ids(&told), ids(&known));
+        let lacks = known.iter().filter(|id| !told.contains(id)).map(|id| format!("lacks {id}"));
+        let more = told.iter().filter(|id| !known.contains(id)).map(|id| format!("still has {id}"));
+        return differs(&lacks.chain(more).collect::<Vec<_>>().join(", "));
+    }
+    if told != known || served.digest != roster.digest() {
+        return differs("other states");
+    }
+    File::Agrees { revision }
+}
+
+pub(super) fn state(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Serving => "serving",
+        NodeState::Draining => "draining",
+        NodeState::Lost => "lost",
+    }
+}
+
+async fn ask(address: (Ipv4Addr, u16)) -> Result<Served> {
+    timeout(FILE_BOUND, fetch(address)).await?
+}
+
+async fn fetch(address: (Ipv4Addr, u16)) -> Result<Served> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get("/ips.json").header("host", address.0.to_string());
+    let exchange = async {
+        let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(anyhow!("/ips.json answers {status}"));
+        }
+        let body = Limited::new(answer.into_body(), MAX_FILE_BYTES).collect().await;
+        let body = body.map_err(|error| anyhow!("{error}"))?.to_bytes();
+        anyhow::Ok(serde_json::from_slice(&body)?)
+    };
+    tokio::select! {
+        served = exchange => served,
+        ended = connection => Err(anyhow!("connection ended: {ended:?}")),
+    }
+}

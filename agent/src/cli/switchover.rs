@@ -1,0 +1,109 @@
+//! `muster switchover`: another node leads, while everything is well.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::{Instant, sleep};
+use tracing::error;
+
+use super::survey::{Access, Survey};
+use super::which::which;
+use super::{FAILED, FINE, TIMED_OUT, unanswered};
+use crate::config::SwitchoverFlags;
+use crate::fleet::Candidate;
+use crate::registry::operator::switch;
+
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Moves the leadership, and waits until the new leader has Envoy.
+///
+/// # Errors
+/// The runtime cannot be made, the certificates cannot be used, or standard output is closed.
+pub fn run(flags: &SwitchoverFlags) -> Result<u8> {
+    super::block_on(async {
+        let access = Access::open(&flags.fleet).await?;
+        let survey = match access.survey().await {
+            Ok(survey) => survey,
+            Err(error) => return Ok(unanswered(&error)),
+        };
+        let (leader, to) = match chosen(&survey, flags.to.as_deref()) {
+            Ok(chosen) => chosen,
+            Err(why) => {
+                error!(why, "leadership not moved");
+                return Ok(FAILED);
+            }
+        };
+        let began = Instant::now();
+        match switch(&access.etcd, &access.space, leader, to).await {
+            Ok(true) => {}
+            Ok(false) => {
+                error!(why = "who is in line has changed meanwhile: try again", "leadership not moved");
+                return Ok(FAILED);
+            }
+            Err(error) => return Ok(unanswered(&error)),
+        }
+        let envoys = survey.connected().count();
+        loop {
+            if leads(&access, to, envoys).await {
+                let (name, took) = (name(&survey, to), began.elapsed().as_millis());
+                writeln!(std::io::stdout(), "{name} leads ({took} ms)")?;
+                return Ok(FINE);
+            }
+            if began.elapsed() >= flags.wait {
+                error!(
+                    to = name(&survey, to),
+                    bound_s = flags.wait.as_secs(),
+                    "leadership moved, and not taken up in time"
+                );
+                return Ok(TIMED_OUT);
+            }
+            sleep(LOOK).await;
+        }
+    })
+}
+
+/// Who leads and who is to; refused while something is not well, because a change of leader then makes it worse.
+fn chosen<'a>(survey: &'a Survey, to: Option<&str>) -> Result<(&'a Candidate, &'a Candidate), String> {
+    let leader = survey.leader().ok_or("nobody leads: the next in line takes it up by itself")?;
+    let to = match to {
+        Some(typed) => {
+            let line = which(survey, typed)?;
+            let found = survey.roster.candidates().find(|candidate| candidate.instance == line.instance);
+            found.ok_or(format!(
+                "{} does not stand for it: it leaves, or its agent is in trouble",
+                line.name
+            ))?
+        }
+        None => survey
+            .roster
+            .candidates()
+            .filter(|other| other.lease != leader.lease)
+            .min_by_key(|other| (other.create_revision, other.lease))
+            .ok_or("nobody else stands for it")?,
+    };
+    if to.lease == leader.lease {
+        return Err(format!("{} leads already", name(survey, to)));
+    }
+    let agrees = |line: &super::survey::Line| matches!(line.file, super::survey::File::Agrees { .. });
+    if !survey.lines.iter().any(|line| line.instance == to.instance && line.routable && agrees(line)) {
+        return Err(format!("{} does not serve the list as it is now", name(survey, to)));
+    }
+    Ok((leader, to))
+}
+
+fn name(survey: &Survey, candidate: &Candidate) -> String {
+    let line = survey.lines.iter().find(|line| line.instance == candidate.instance);
+    line.map_or_else(|| candidate.control.to_string(), |line| line.name.clone())
+}
+
+/// Whether it leads, and as many Envoys are with it as were with its predecessor.
+async fn leads(access: &Access, to: &Candidate, envoys: usize) -> bool {
+    let known = tokio::join!(access.roster(), crate::registry::operator::envoys(&access.etcd, &access.space));
+    let (Ok((roster, _)), Ok(known)) = known else { return false };
+    let with_it = |envoy: &&crate::registry::operator::EnvoyRecord| {
+        envoy.connected && envoy.writer == to.create_revision && envoy.digest.is_some()
+    };
+    roster.leader().is_some_and(|leader| leader.lease == to.lease)
+        && known.values().filter(with_it).count() >= envoys
+}

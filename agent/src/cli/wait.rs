@@ -1,0 +1,61 @@
+//! `muster wait`: for scripts, instead of sleeping.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::{Instant, sleep};
+
+use super::survey::Access;
+use super::{FINE, TIMED_OUT, UNKNOWN};
+use crate::config::{Awaited, WaitFlags};
+use crate::fleet::Roster;
+
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until all that was asked for is so at once.
+///
+/// # Errors
+/// The runtime cannot be made, the certificates cannot be used, or standard output is closed.
+pub fn run(flags: &WaitFlags) -> Result<u8> {
+    super::block_on(async {
+        let access = Access::open(&flags.fleet).await?;
+        let started = Instant::now();
+        loop {
+            let (missing, code) = match access.roster().await {
+                Ok((roster, _)) => (missing(&flags.awaited, &roster), TIMED_OUT),
+                Err(error) => (vec![error.to_string()], UNKNOWN),
+            };
+            if missing.is_empty() {
+                writeln!(std::io::stdout(), "after {:.1} s", started.elapsed().as_secs_f64())?;
+                return Ok(FINE);
+            }
+            if started.elapsed() >= flags.timeout {
+                tracing::error!(missing = missing.join("; "), "waited in vain");
+                return Ok(code);
+            }
+            sleep(LOOK).await;
+        }
+    })
+}
+
+/// What is not as awaited, in words.
+fn missing(awaited: &Awaited, roster: &Roster) -> Vec<String> {
+    let rows = roster.rows();
+    let routed: Vec<&str> =
+        rows.iter().filter(|row| row.routable).map(|row| row.node.name.as_str()).collect();
+    let mut missing = Vec::new();
+    if let Some(count) = awaited.count.filter(|count| *count != routed.len()) {
+        missing.push(format!("{} nodes are routed to, not {count}", routed.len()));
+    }
+    for name in awaited.node.iter().filter(|name| !routed.contains(&name.as_str())) {
+        missing.push(format!("{name} is not routed to"));
+    }
+    for ip in awaited.gone.iter().filter(|ip| roster.nodes().any(|node| node.ip == **ip)) {
+        missing.push(format!("{ip} is registered"));
+    }
+    if awaited.leader && roster.leader().is_none() {
+        missing.push("nobody leads".into());
+    }
+    missing
+}

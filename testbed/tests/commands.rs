@@ -1,0 +1,228 @@
+//! The command line against a real fleet: what each command says and what it exits with.
+
+#[path = "../../agent/tests/schema/mod.rs"]
+mod schema;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use testbed::process::Output;
+use testbed::{Testbed, eventually};
+
+const SOON: Duration = Duration::from_secs(15);
+/// A lease that plays no part within a test.
+const LONG: Duration = Duration::from_secs(20);
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), output.stderr)
+}
+
+/// Runs a command and holds it to its exit code and to words in what it says.
+async fn expect(bed: &Testbed, words: &[&str], code: i32, says: &[&str]) -> anyhow::Result<String> {
+    let output = bed.muster(words).await?;
+    let text = said(&output);
+    ensure!(output.exit.code == Some(code), "{words:?} ended with {:?}: {text}", output.exit);
+    for word in says {
+        ensure!(text.contains(word), "{words:?} does not say `{word}`: {text}");
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn document(bed: &Testbed, words: &[&str], code: i32, name: &str) -> anyhow::Result<Value> {
+    let read: Value = serde_json::from_str(&expect(bed, words, code, &[]).await?).context("no JSON")?;
+    let file = format!("{}/../docs/schema/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
+    schema::check(&serde_json::from_str(&std::fs::read_to_string(&file).context(file)?)?, &read, name);
+    Ok(read)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_healthy_fleet_is_told_as_one() -> anyhow::Result<()> {
+    Testbed::builder()
+        .ttl(LONG)
+        .run(async |bed| {
+            bed.agreement(SOON, &bed.up()).await?;
+            let leader = bed.node(bed.leader().await?).name.clone();
+            expect(bed, &["wait", "--count", "3", "--leader", "--node", &leader], 0, &["after"]).await?;
+            expect(bed, &["verify", "--wait", "10"], 0, &["everybody agrees: 3 nodes, 1 envoys"]).await?;
+            expect(bed, &["check", "--wait", "10"], 0, &["all ", "checks passed", "\u{2713} somebody leads"])
+                .await?;
+            let table =
+                expect(bed, &["status"], 0, &["etcd 3/3", "3/3 files agree", "1/1 envoys in sync"]).await?;
+            ensure!(table.lines().filter(|line| line.contains("routed")).count() == 3, "{table}");
+            ensure!(table.lines().any(|line| line.contains(&leader) && line.contains("leader")), "{table}");
+            expect(bed, &["status", "-o", "wide"], 0, &["INSTANCE", "REASON"]).await?;
+            let tsv = expect(bed, &["status", "-o", "tsv"], 0, &[]).await?;
+            ensure!(
+                tsv.lines().count() == 4 && tsv.lines().all(|line| line.split('\t').count() == 9),
+                "{tsv}"
+            );
+            let status = document(bed, &["status", "-o", "json"], 0, "status").await?;
+            ensure!(status["ok"] == true && status["nodes"].as_array().is_some_and(|nodes| nodes.len() == 3));
+            document(bed, &["verify", "--wait", "10", "-o", "json"], 0, "verify").await?;
+            document(bed, &["check", "--wait", "10", "-o", "json"], 0, "check").await?;
+            let events = expect(bed, &["events", "-o", "jsonl"], 0, &[]).await?;
+            let joined = events.lines().filter(|line| line.contains(r#""event":"joined""#)).count();
+            ensure!(joined == 3, "{events}");
+            expect(bed, &["events", "--since", "1h"], 0, &["TIME", "joined", "leader-changed"]).await?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_taken_out_and_let_in_again() -> anyhow::Result<()> {
+    Testbed::builder()
+        .nodes(2)
+        .ttl(LONG)
+        .run(async |bed| {
+            bed.agreement(SOON, &bed.up()).await?;
+            let (node, ip) = (bed.node(1).name.clone(), bed.node(1).ip);
+            expect(bed, &["drain", "nobody"], 1, &["no node is called `nobody`", &node]).await?;
+            expect(bed, &["resume", &node], 0, &["is not drained"]).await?;
+            let address = ip.to_string();
+            let out = ["drain", &address, "--why", "new disk", "--wait"];
+            expect(bed, &out, 0, &["withdrawn, every envoy has acknowledged it"]).await?;
+            let routed = bed.envoy().endpoints().await?;
+            ensure!(routed == [bed.node(2).ip], "acknowledged, and Envoy routes to {routed:?}");
+            expect(bed, &["drain", &node], 0, &["drained already"]).await?;
+            expect(bed, &["status"], 0, &["draining", "new disk"]).await?;
+            expect(bed, &["wait", "--count", "1"], 0, &[]).await?;
+            // The last one is not taken by mistake.
+            let last = bed.node(2).name.clone();
+            expect(bed, &["drain", &last], 1, &["last node", "--force"]).await?;
+            expect(bed, &["resume", &node, "--wait"], 0, &["let in again"]).await?;
+            ensure!(bed.envoy().endpoints().await? == bed.up());
+            expect(bed, &["drain", &last, "--force"], 0, &["withdrawn"]).await?;
+            expect(bed, &["drain", &node, "--force", "--wait"], 0, &["withdrawn"]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#no-node-serves"]).await?;
+            let marks = bed.etcd.get_prefix("/muster/history/").await?;
+            let marked = marks
+                .keys
+                .iter()
+                .filter(|key| String::from_utf8_lossy(&key.value).contains("\"marked\""))
+                .count();
+            ensure!(marked >= 2, "{marked} marks in the history");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leadership_moves_where_it_is_told() -> anyhow::Result<()> {
+    Testbed::builder()
+        .ttl(LONG)
+        .run(async |bed| {
+            bed.agreement(SOON, &bed.up()).await?;
+            for _ in 0..2 {
+                let leader = bed.leader().await?;
+                let to = *bed.line().await?.last().context("nobody in line")?;
+                ensure!(to != leader, "one in line only");
+                let name = bed.node(to).name.clone();
+                expect(bed, &["switchover", "--to", &name], 0, &[&name, "leads"]).await?;
+                ensure!(bed.leader().await? == to, "another leads");
+                expect(bed, &["switchover", "--to", &name], 1, &["leads already"]).await?;
+                // The others queue anew, and nothing else has changed.
+                eventually(SOON, "all stand in line again", async || {
+                    ensure!(bed.line().await?.len() == 3);
+                    Ok(())
+                })
+                .await?;
+                expect(bed, &["verify", "--wait", "10"], 0, &["everybody agrees"]).await?;
+            }
+            expect(bed, &["switchover", "--to", "nobody"], 1, &["no node is called"]).await?;
+            expect(bed, &["switchover"], 0, &["leads"]).await?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_planted_difference_is_found() -> anyhow::Result<()> {
+    Testbed::builder()
+        .ttl(LONG)
+        .run(async |bed| {
+            bed.agreement(SOON, &bed.up()).await?;
+            // A ghost: a key that hangs on a lease of nobody's.
+            let [a, b, c, _] = bed.node(1).ip.octets();
+            let lease = bed.etcd.grant(LONG).await?;
+            let ghost = "/muster/nodes/ghost-00000000000000aa";
+            let value = format!(
+                r#"{{"v":1,"ip":"{}","ports":{{"http":1,"control":1,"metrics":1}},"name":"ghost","instance":"00000000000000aa","state":"serving","since":"2026-11-21T10:00:00Z"}}"#,
+                Ipv4Addr::from_octets([a, b, c, 250])
+            );
+            bed.etcd.ctl(&["put", "--lease", &lease, ghost, &value], None).await?;
+            let found = expect(bed, &["verify", "--wait", "1"], 3, &["ghost: it serves no list"]).await?;
+            ensure!(found.contains("1 differences"), "{found}");
+            expect(bed, &["check"], 3, &["docs/checks.md#file-unreadable"]).await?;
+            bed.etcd.ctl(&["del", ghost], None).await?;
+            expect(bed, &["verify", "--wait", "10"], 0, &[]).await?;
+
+            // A key of nobody's.
+            bed.etcd.ctl(&["put", "/muster/nodes/garbage", "<script>"], None).await?;
+            expect(bed, &["verify", "--wait", "1"], 3, &["key of nobody's", "garbage"]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#keys-that-say-nothing"]).await?;
+            document(bed, &["verify", "--wait", "0", "-o", "json"], 3, "verify").await?;
+            document(bed, &["check", "-o", "json"], 3, "check").await?;
+            bed.etcd.ctl(&["del", "/muster/nodes/garbage"], None).await?;
+
+            // A file that is behind: its agent is frozen, its nginx is not.
+            let behind = bed.follower().await?;
+            let name = bed.node(behind).name.clone();
+            bed.node(behind).signal_agent(nix::sys::signal::Signal::SIGSTOP)?;
+            let other = bed.node(if behind == 1 { 2 } else { 1 }).name.clone();
+            expect(bed, &["drain", &other], 0, &[]).await?;
+            expect(bed, &["verify", "--wait", "1"], 3, &[&format!("{name}: its file differs"), "other states"]).await?;
+            expect(bed, &["status"], 3, &["differs @"]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#file-differs"]).await?;
+            bed.node(behind).signal_agent(nix::sys::signal::Signal::SIGCONT)?;
+            expect(bed, &["verify", "--wait", "15"], 0, &[]).await?;
+
+            // An Envoy that is behind: frozen while the list changes.
+            bed.envoy().pause();
+            expect(bed, &["resume", &other], 0, &[]).await?;
+            expect(bed, &["verify", "--wait", "1"], 3, &["envoy envoy-1 is behind"]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#envoy-behind"]).await?;
+            expect(bed, &["drain", &other, "--wait", "1"], 5, &["not acknowledged"]).await?;
+            bed.envoy().resume();
+            expect(bed, &["verify", "--wait", "15"], 0, &[]).await?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_known_is_said_so() -> anyhow::Result<()> {
+    Testbed::builder()
+        .nodes(2)
+        .ttl(LONG)
+        .run(async |bed| {
+            bed.agreement(SOON, &bed.up()).await?;
+            expect(bed, &["wait", "--count", "9", "--timeout", "1"], 5, &["2 nodes are routed to, not 9"])
+                .await?;
+            let registered = bed.node(1).ip.to_string();
+            expect(bed, &["wait", "--gone", &registered, "--timeout", "0"], 5, &["is registered"]).await?;
+            expect(bed, &["wait"], 2, &["--count"]).await?;
+            expect(bed, &["status", "--watch", "0"], 2, &["--watch"]).await?;
+            expect(bed, &["events", "--since", "often"], 2, &["such as 90s"]).await?;
+
+            // One member of three: everything is known, and not all is well.
+            bed.etcd.kill(3).await?;
+            expect(bed, &["status"], 3, &["etcd 2/3"]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#etcd-member-silent"]).await?;
+            bed.etcd.kill_all().await?;
+            for command in
+                [&["status"][..], &["events"], &["drain", "x"], &["switchover"], &["verify", "--wait", "0"]]
+            {
+                expect(bed, command, 4, &["nothing can be said"]).await?;
+            }
+            expect(bed, &["check"], 4, &["docs/checks.md#registry-unreadable"]).await?;
+            expect(bed, &["wait", "--leader", "--timeout", "0"], 4, &["waited in vain"]).await?;
+            document(bed, &["status", "-o", "json"], 4, "status").await?;
+            document(bed, &["verify", "--wait", "0", "-o", "json"], 4, "verify").await?;
+            bed.etcd.start_all()?;
+            bed.etcd.healthy(SOON).await
+        })
+        .await
+}
