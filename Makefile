@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model
+.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model deny sbom
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,12 @@ lint: ## formatting, clippy, shellcheck
 
 test: ## everything that is checked: lint, unit, property, integration, containers
 	@images/test.sh
+
+deny: ## licences, sources and bans of what is compiled in, and known holes where the database can be reached
+	@images/deny.sh
+
+sbom: ## what the node's image is made of, as CycloneDX: target/sbom/node.cdx.json
+	@images/sbom.sh
 
 model: ## search the model of the protocol whole, and each mutant of it (docs/protocol.md)
 	@cargo run --release --quiet --locked -p model

@@ -97,14 +97,14 @@ revision() {
 compile_node() {
   local started
   need_rust
-  need musl-gcc=musl-tools gcc=gcc make=make file=file protoc=protobuf-compiler
+  need musl-gcc=musl-tools gcc=gcc make=make readelf=binutils protoc=protobuf-compiler
   "$ROOT/images/parts.sh" nginx
   started=$(seconds)
   say "compiling muster (a few minutes the first time)"
   (cd "$ROOT" && MUSTER_REVISION=$(revision) cargo build --quiet --release --locked --target "$TARGET" -p muster)
   local target=${CARGO_TARGET_DIR:-$ROOT/target}
   stage node "$target/$TARGET/release/muster" "$CACHE/parts/bin/nginx"
-  file -b "$CACHE/images/node/muster" | grep -q 'static' || fail "muster came out dynamic"
+  "$ROOT/images/nginx/hardened.sh" "$CACHE"/images/node/{muster,nginx} || fail "not fit for the node's image"
   say "compiled muster in $(since "$started")"
 }
 

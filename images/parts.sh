@@ -69,9 +69,9 @@ get_k6() {
 
 get_nginx() {
   local key
-  key=$(cat "$ROOT/images/nginx/build.sh" "$ROOT/images/nginx/Cargo.lock" | sha256sum | cut -c1-16)
+  key=$(cat "$ROOT"/images/nginx/{build.sh,hardened.sh,Cargo.lock} | sha256sum | cut -c1-16)
   made nginx "$key" && return
-  need musl-gcc=musl-tools gcc=gcc make=make file=file strip=binutils
+  need musl-gcc=musl-tools gcc=gcc make=make strip=binutils
   command -v cargo >/dev/null || fail "cargo is missing: it fetches nginx's source. Install Rust with rustup."
   "$ROOT/images/nginx/build.sh" "$BIN/nginx"
   done_with nginx "$key" "$("$BIN/nginx" -v 2>&1 | sed 's|.*/||')"

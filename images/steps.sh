@@ -52,6 +52,17 @@ need_rust() {
     fail "rustup could not add the target x86_64-unknown-linux-musl"
 }
 
+# cargo_tool NAME VERSION: compiled from crates.io with its own lock file, into .cache/tools.
+cargo_tool() {
+  cargo install --root "$CACHE/tools" --list | grep -q "^$1 v$2:" && return
+  local started
+  started=$(seconds)
+  say "compiling $1 $2 (minutes, once)"
+  cargo install --quiet --locked --root "$CACHE/tools" "$1@$2" >"$CACHE/$1.log" 2>&1 ||
+    fail "$1 $2 could not be compiled: $(tail -n 3 "$CACHE/$1.log")"
+  say "compiled $1 in $(since "$started")"
+}
+
 engine_answers() { command -v docker >/dev/null && docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 # setting NAME: from the environment, else from .env, as compose does it.

@@ -26,6 +26,12 @@ test_lint() {
   cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
   # Run from the top, so that "source=images/steps.sh" is found.
   shellcheck --external-sources images/*.sh images/*/*.sh loadtest/*.sh loadtest/*/*.sh .ci/run
+  # Minutes to compile, so only where somebody has done it: docs/decisions/supply-chain-checks.md.
+  if [[ -x $CACHE/tools/bin/cargo-deny ]]; then
+    images/deny.sh
+  else
+    say "licences and sources not checked: cargo-deny is not here, make deny compiles it"
+  fi
 }
 
 test_unit() {
@@ -43,7 +49,7 @@ test_containers() {
   docker compose config --quiet
   need nsenter=util-linux curl=curl
   images/parts.sh etcd
-  cargo test --locked --quiet -p testbed --test containers --test intruders -- --ignored
+  cargo test --locked --quiet -p testbed --test containers --test image --test intruders -- --ignored
   loadtest/test.sh
 }
 

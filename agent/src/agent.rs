@@ -21,7 +21,7 @@ use crate::metrics::{DrainResult, Metrics, Phase};
 use crate::pki::follow::unix_now;
 use crate::pki::tls::{Needs, Tls};
 use crate::process::command::Command;
-use crate::process::nginx::{Nginx, holds_a_file};
+use crate::process::nginx::{Limits, Nginx, holds_a_file};
 use crate::process::readiness::Question;
 use crate::process::served::{ChildSpec, End, Served};
 use crate::process::supervisor::Supervisor;
@@ -259,6 +259,7 @@ async fn served(
         page_policy: crate::page::content_security_policy(),
         access_log: false,
         shutdown_timeout: QUIT_BOUND,
+        limits: Limits::default(),
     };
     wait_for_port(listen).await?;
     nginx.prepare().map_err(|error| Unusable(format!("{error} (--dir, --run-dir, --site)")))?;

@@ -3,7 +3,7 @@
 //! nginx is `MUSTER_TEST_NGINX`, or the one that `images/parts.sh` has put into `.cache/parts/bin`.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use muster::process::command::{Command, Exit, SpawnError};
-use muster::process::nginx::{HEALTHZ, Nginx, PrepareError, holds_a_file};
+use muster::process::nginx::{HEALTHZ, Limits, Nginx, PrepareError, holds_a_file};
 use muster::process::probe::{ProbeError, probe};
 use muster::process::served::{ChildSpec, ChildState, End, OnExit, ReloadError, Served};
 use muster::process::supervisor::Supervisor;
@@ -70,6 +70,7 @@ impl Node {
             page_policy: "default-src 'self'".into(),
             access_log: false,
             shutdown_timeout: Duration::from_secs(5),
+            limits: Limits::default(),
         };
         change(&mut nginx, tmp.path());
         nginx.prepare().unwrap();
@@ -236,6 +237,88 @@ async fn serves_nothing_else() {
     }
     fs::remove_file(node.nginx.dir.join("ips.html")).unwrap();
     assert_eq!(node.get("/").status, 404, "before the first page is written");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_enough_says_429_and_stays_healthy() {
+    // One a second is counted by nginx's clock: within the seconds that this takes a few are let through.
+    let scarce = Limits { rate: 1, ..Limits::default() };
+    let Some(node) = Node::start(|nginx, _| nginx.limits = scarce).await else { return };
+    let asked = Instant::now();
+    let paths = ["/", "/ips.html", "/ips.json", "/ips.txt", "/sd.json", "/nowhere", "/.hidden"];
+    let mut let_through = 0;
+    for path in paths.into_iter().cycle().take(70) {
+        let answer = node.get(path);
+        assert_eq!(answer.header("X-Served-By"), Some(node.nginx.listen.ip().to_string().as_str()));
+        let_through += u64::from(answer.status != 429);
+        assert_eq!(node.get("/healthz").status, 200, "an overloaded node lives");
+    }
+    // Two at once, and one more for each second since.
+    assert!(
+        (1..=2 + asked.elapsed().as_secs() + 1).contains(&let_through),
+        "{let_through} of 70 were answered"
+    );
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_at_once_are_bounded_and_healthz_is_not_among_them() {
+    let scarce = Limits { at_once: 2, ..Limits::default() };
+    let Some(node) = Node::start(|nginx, _| nginx.limits = scarce).await else { return };
+    fs::write(node.nginx.dir.join("ips.txt"), vec![b'x'; 64 << 20]).unwrap();
+    // More than the kernel holds for somebody who does not read.
+    let unread: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = TcpStream::connect(node.nginx.listen).unwrap();
+            stream.write_all(b"GET /ips.txt HTTP/1.0\r\n\r\n").unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(node.get("/ips.json").status, 429);
+    assert_eq!(node.get("/healthz").status, 200);
+    drop(unread);
+    poll("room again", async || (node.get("/ips.json").status == 200).then_some(())).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_usual_limits_are_far_from_a_usual_load() {
+    let Some(node) = Node::start(|_, _| {}).await else { return };
+    for _ in 0..500 {
+        assert_eq!(node.get("/ips.json").status, 200);
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_senders_are_cut_off() {
+    let Some(node) = Node::start(|_, _| {}).await else { return };
+    let mut slow = TcpStream::connect(node.nginx.listen).unwrap();
+    slow.set_read_timeout(Some(PATIENCE)).unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nX-Slow: ").unwrap();
+    let end = slow.read_to_end(&mut Vec::new());
+    let reset = |error: &std::io::Error| error.kind() == ErrorKind::ConnectionReset;
+    assert!(end.is_ok() || end.as_ref().is_err_and(reset), "headers that never end: {end:?}");
+    node.stop().await;
+}
+
+/// What is not compiled in has no bugs that could be reached.
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_has_no_more_than_it_needs() {
+    let Some(program) = nginx_program() else { return };
+    let said = supervisor().output(Command::new(&program, ["-V"]), PATIENCE).await.unwrap().text;
+    for without in
+        ["pcre", "pcre2", "http_rewrite_module", "http_proxy_module", "http_gzip_module", "http_ssi_module"]
+    {
+        assert!(said.contains(&format!("--without-{without} ")), "{without} in {said}");
+    }
+    let with: Vec<&str> = said.split_whitespace().filter(|word| word.starts_with("--with-http")).collect();
+    assert_eq!(with, ["--with-http_stub_status_module"]);
+    let Some(node) = Node::start(|_, _| {}).await else { return };
+    let written = fs::read_to_string(node.nginx.run_dir.join("nginx.conf")).unwrap();
+    assert!(!written.contains("location ~"), "a regex in {written}");
     node.stop().await;
 }
 
@@ -477,6 +560,7 @@ fn what_nginx_cannot_read_is_refused_before_it_starts() {
         page_policy: String::new(),
         access_log: false,
         shutdown_timeout: Duration::ZERO,
+        limits: Limits::default(),
     };
     assert!(matches!(nginx.prepare(), Err(PrepareError::Path(_))));
     assert_eq!(nginx.own_address(), "127.0.0.1:8080".parse().unwrap());

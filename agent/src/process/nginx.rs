@@ -21,6 +21,10 @@ use super::life::BackOff;
 use super::probe::{FLEET_HEADER, INSTANCE_HEADER};
 use super::served::{Audience, ChildSpec, OnExit};
 
+mod limits;
+
+pub use limits::Limits;
+
 /// The body of `/healthz`.
 pub const HEALTHZ: &str = "ok\n";
 
@@ -83,6 +87,7 @@ pub struct Nginx {
     pub access_log: bool,
     /// How long a graceful stop or reload waits for open connections.
     pub shutdown_timeout: Duration,
+    pub limits: Limits,
 }
 
 #[derive(Debug, Error)]
@@ -145,6 +150,7 @@ impl Nginx {
         let pid = quoted(&self.run_dir.join("nginx.pid"))?;
         let bodies = quoted(&self.run_dir.join("bodies"))?;
         let shutdown = self.shutdown_timeout.as_millis();
+        let zones = self.limits.zones();
         let access_log = if self.access_log { "/dev/stdout" } else { "off" };
         Ok(format!(
             "\
@@ -154,10 +160,13 @@ master_process on;
 # One is plenty for small files from memory; the fleet grows by nodes.
 worker_processes 1;
 worker_shutdown_timeout {shutdown}ms;
+# A file for each connection.
+worker_rlimit_nofile 4096;
 {user}pid {pid};
 error_log stderr warn;
 events {{
-    worker_connections 1024;
+    # Twice the requests at once, so that a probe finds one when these are all taken; idle ones are closed when needed.
+    worker_connections 2048;
 }}
 http {{
     access_log {access_log};
@@ -177,7 +186,7 @@ http {{
     max_ranges 1;
     types {{{SITE_TYPES}
     }}
-    server {{
+{zones}    server {{
         listen {listen};
 {locations}    }}
 }}
@@ -196,6 +205,7 @@ http {{
             }
             text += "        }\n";
         };
+        let limited = |lines: &[String]| [lines, &self.limits.lines()].concat();
         let generated = |content_type: &str| {
             vec![
                 "include generated.conf".into(),
@@ -207,7 +217,7 @@ http {{
             let policy = if name == PAGE { self.page_policy.as_str() } else { NO_PAGE_POLICY };
             let mut lines = generated(content_type);
             lines.push(format!("add_header Content-Security-Policy \"{policy}\" always"));
-            location(&format!("= /{name}"), &lines);
+            location(&format!("= /{name}"), &limited(&lines));
         }
         let mut healthz = generated("text/plain; charset=utf-8");
         healthz.push(format!("add_header Content-Security-Policy \"{NO_PAGE_POLICY}\" always"));
@@ -220,10 +230,10 @@ http {{
             Some(site) => (quoted(site)?, "index index.html /ips.html"),
             None => (nowhere.clone(), "index /ips.html"),
         };
-        location("= /", &[headers.clone(), format!("root {root}"), index.into()]);
-        location("/", &[headers.clone(), format!("root {root}"), "index index.html".into()]);
+        location("= /", &limited(&[headers.clone(), format!("root {root}"), index.into()]));
+        location("/", &limited(&[headers.clone(), format!("root {root}"), "index index.html".into()]));
         // Deeper dotfiles of own content are Envoy's to refuse.
-        location("/.", &[headers, format!("root {nowhere}")]);
+        location("/.", &limited(&[headers, format!("root {nowhere}")]));
         Ok(text)
     }
 }
