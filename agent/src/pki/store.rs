@@ -129,7 +129,9 @@ impl Store {
         let made = || -> io::Result<()> {
             if !dir.is_dir() {
                 fs::create_dir_all(dir.parent().unwrap_or(dir))?;
-                DirBuilder::new().mode(mode).create(dir)?;
+                let made = DirBuilder::new().mode(mode).create(dir);
+                // Another one may have been first: the lock is on a directory that is made before it.
+                made.or_else(|error| if dir.is_dir() { Ok(()) } else { Err(error) })?;
             }
             self.give(&File::open(dir)?)
         };
