@@ -47,7 +47,7 @@ test_containers() {
   images/parts.sh compose buildx
   images/build.sh
   docker compose config --quiet
-  need nsenter=util-linux curl=curl
+  need nsenter=util-linux curl=curl openssl=openssl
   images/parts.sh etcd
   cargo test --locked --quiet -p testbed --test containers --test image --test intruders -- --ignored
   loadtest/test.sh

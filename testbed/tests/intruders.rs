@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "the other test uses the rest")]
 #[path = "engine/mod.rs"]
 mod engine;
+#[path = "intruders/forged.rs"]
+mod forged;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,6 +32,7 @@ fn nobody_gets_in_who_does_not_belong() {
     what_listens_is_in_the_table(&parts);
     each_port_answers_as_the_table_says(&fleet, &parts);
     etcd_lets_each_do_what_is_his(&fleet, &parts);
+    forged::certificates_open_what_they_are_for(&fleet, &parts);
     secrets_stay_where_they_are(&fleet, &parts);
     idle_and_slow_clients_cost_nobody_else(&fleet);
     fleet.agrees("after all attempts", 2, STARTED);

@@ -92,6 +92,9 @@ fn report(done: &[Done]) -> Result<()> {
     let mut table = Table::new();
     table.load_style(NOTHING);
     for one in done {
+        if one.made.is_empty() && one.kept.is_empty() {
+            table.add_row([&one.service, "elsewhere", ""]);
+        }
         for (what, files) in [("made", &one.made), ("kept", &one.kept)] {
             if !files.is_empty() {
                 table.add_row([&one.service, what, &files.join(", ")]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Wrong;
 use super::issue::{Pem, Signer, Validity};
 use super::plan::{AUTHORITY, Authority, Identity};
-use super::read::{Pair, contents, moment};
+use super::read::{Pair, contents, is_there, moment};
 use super::store::{Files, Store};
 
 /// Ten years: to replace one, every service needs new files at the same time.
@@ -64,7 +64,7 @@ fn signer(dir: &Path, authority: Authority, now: i64) -> Result<Signer, Wrong> {
     let stem = format!("{}-ca", authority.name());
     let (certificate, key) = (dir.join(format!("{stem}.crt")), dir.join(format!("{stem}.key")));
     for path in [&certificate, &key] {
-        if !path.exists() {
+        if !is_there(path)? {
             return Err(headless(dir, &format!("{} is missing", path.display())));
         }
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::plan::AGENT_NAME;
+use super::read::shown_facts;
+use super::tls::Role;
 
 /// Verifies as `inner` does, with a name of its own: containers get new addresses all the time, and the registry, from
 /// which they come, must not be what tells an agent from a stranger.
@@ -32,7 +34,14 @@ impl ServerCertVerifier for ByRole {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.inner.verify_server_cert(end_entity, intermediates, &self.name, ocsp_response, now)
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, &self.name, ocsp_response, now)?;
+        // Not one among several names, nor what a wildcard covers: agents judge their callers as strictly.
+        if Role::named(&shown_facts(end_entity).names) == Role::Agent {
+            Ok(verified)
+        } else {
+            Err(Error::InvalidCertificate(CertificateError::NotValidForName))
+        }
     }
 
     fn verify_tls12_signature(

@@ -6,10 +6,10 @@ use super::Wrong;
 use super::authorities::{Authorities, headless};
 use super::issue::Validity;
 use super::plan::{AUTHORITY, Consumer, Identity};
-use super::read::contents;
+use super::read::{contents, is_there};
 use super::store::{Files, Store};
 
-/// What was done for one service.
+/// What was done for one service; neither where the authorities are kept elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
     pub service: String,
@@ -24,38 +24,27 @@ pub struct Done {
 /// What is in the way; services before it in line may have been filled.
 pub fn init(store: &Store, services: &[Consumer], days: u32, now: i64) -> Result<Vec<Done>, Wrong> {
     let _lock = store.lock()?;
-    let found = Authorities::read(store, now)?;
-    let kept = found.is_some();
-    let authorities = match found {
-        Some(authorities) => authorities,
-        None => {
-            refuse_orphans(store, services)?;
-            Authorities::make(store, now)?
-        }
-    };
+    store.mend(AUTHORITY)?;
+    for service in services {
+        store.mend(service.name())?;
+    }
     let names = ["etcd", "peer", "control"].map(String::from).to_vec();
-    let (made, kept) = if kept { (Vec::new(), names) } else { (names, Vec::new()) };
+    let (authorities, made, kept) = match Authorities::read(store, now)? {
+        Some(authorities) => (Some(authorities), Vec::new(), names),
+        // Those of a new authority would not get on with them.
+        None if !store.services()?.is_empty() => (None, Vec::new(), Vec::new()),
+        None => (Some(Authorities::make(store, now)?), names, Vec::new()),
+    };
     let mut done = vec![Done { service: AUTHORITY.into(), made, kept }];
     for service in services {
-        done.push(fill(store, &authorities, service, Validity::days(now, days))?);
+        done.push(fill(store, authorities.as_ref(), service, Validity::days(now, days))?);
     }
     Ok(done)
 }
 
-/// Certificates whose authority is gone would not get on with those of a new one.
-fn refuse_orphans(store: &Store, services: &[Consumer]) -> Result<(), Wrong> {
-    for service in services {
-        if store.current(service.name())?.is_some() {
-            let what = format!("{} has certificates, and their authorities are gone", service.name());
-            return Err(headless(&store.dir.join(AUTHORITY), &what));
-        }
-    }
-    Ok(())
-}
-
 fn fill(
     store: &Store,
-    authorities: &Authorities,
+    authorities: Option<&Authorities>,
     service: &Consumer,
     validity: Validity,
 ) -> Result<Done, Wrong> {
@@ -63,6 +52,11 @@ fn fill(
     let mut files = Files::new();
     let there = store.current(service.name())?;
     let mut complete = true;
+    // Only where something is missing: their keys may be kept elsewhere.
+    let authorities = || {
+        let missing = || format!("{} lacks certificates, and the authorities are gone", service.name());
+        authorities.ok_or_else(|| headless(&store.dir.join(AUTHORITY), &missing()))
+    };
     for identity in service.identities() {
         let kept = there.as_deref().map(|dir| keep(dir, &identity)).transpose()?.flatten();
         match kept {
@@ -72,14 +66,14 @@ fn fill(
                 done.kept.push(identity.file.into());
             }
             None => {
-                files.extend(authorities.pair(&identity, validity)?);
+                files.extend(authorities()?.pair(&identity, validity)?);
                 complete = false;
                 done.made.push(identity.file.into());
             }
         }
         let ca = format!("{}-ca.crt", identity.file);
         if files.iter().all(|(name, _)| *name != ca) {
-            files.push((ca, authorities.of(identity.authority).certificate.clone().into_bytes()));
+            files.push((ca, authorities()?.of(identity.authority).certificate.clone().into_bytes()));
         }
     }
     if !complete {
@@ -92,8 +86,7 @@ fn fill(
 fn keep(dir: &Path, identity: &Identity) -> Result<Option<(Files, bool)>, Wrong> {
     let file = |ending: &str| format!("{}{ending}", identity.file);
     let names = [file(".crt"), file(".key"), file("-ca.crt")];
-    let is_there = |name: &String| dir.join(name).exists();
-    match (is_there(&names[0]), is_there(&names[1])) {
+    match (is_there(&dir.join(&names[0]))?, is_there(&dir.join(&names[1]))?) {
         (false, false) => return Ok(None),
         (true, true) => {}
         (has_certificate, _) => {
@@ -106,8 +99,9 @@ fn keep(dir: &Path, identity: &Identity) -> Result<Option<(Files, bool)>, Wrong>
         }
     }
     let mut files = Files::new();
-    for name in names.iter().filter(|name| is_there(name)) {
+    let whole = is_there(&dir.join(&names[2]))?;
+    for name in names.iter().take(if whole { 3 } else { 2 }) {
         files.push((name.clone(), contents(&dir.join(name))?));
     }
-    Ok(Some((files, is_there(&names[2]))))
+    Ok(Some((files, whole)))
 }

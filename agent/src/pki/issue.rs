@@ -1,5 +1,7 @@
 //! Making keys and certificates: ECDSA on P-256, which rustls, Go and Envoy all take.
 
+use std::fmt;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -27,10 +29,17 @@ impl Validity {
 }
 
 /// What is written to files.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Pem {
     pub certificate: String,
     pub key: String,
+}
+
+/// Without the key: what can be printed is printed one day.
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pem").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 /// An authority with its key.

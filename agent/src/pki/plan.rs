@@ -8,10 +8,12 @@ use std::str::FromStr;
 pub const AGENT_NAME: &str = "agent.muster";
 /// Under this name Envoy asks there.
 pub const ENVOY_NAME: &str = "envoy.muster";
+/// The link to the newest files of a service.
+pub const CURRENT: &str = "current";
 /// Directory of the authorities' keys.
 pub const AUTHORITY: &str = "authority";
-/// Directories that are not an etcd member's.
-const RESERVED: [&str; 5] = [AUTHORITY, "agent", "envoy", "operator", "etcd-root"];
+/// What no etcd member may be called: other directories, the link in each of them, and etcd's users.
+const RESERVED: [&str; 7] = [AUTHORITY, "agent", "envoy", "operator", "etcd-root", "root", CURRENT];
 /// Longest name of a member, and longest further name: DNS's own bounds.
 const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 253;
@@ -151,7 +153,7 @@ impl FromStr for Member {
             return Err(format!("it names no member; {usage}"));
         }
         if RESERVED.contains(&name) {
-            return Err(format!("`{name}` is the directory of another service; {usage}"));
+            return Err(format!("`{name}` is the name of another service; {usage}"));
         }
         let further: Vec<String> = names.map(str::to_owned).collect();
         let known = |name: &String| name.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) || is_dns_name(name);
@@ -237,6 +239,8 @@ mod tests {
             "+a",
             "agent",
             "authority",
+            "root",
+            "current",
             "a.b",
             "a b",
             "../x",

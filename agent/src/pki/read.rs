@@ -130,11 +130,21 @@ pub fn facts_of(path: &Path) -> Result<Facts, Wrong> {
     Ok(facts(&parse(&found[0], path)?))
 }
 
+/// Whether the first certificate of a file was signed by this authority, given in PEM.
+///
+/// # Errors
+/// As [`certificates`].
+pub fn is_signed_by(path: &Path, authority: &str) -> Result<bool, Wrong> {
+    let found = certificates(path)?;
+    let leaf = parse(&found[0], path)?;
+    let Ok(der) = CertificateDer::from_pem_slice(authority.as_bytes()) else { return Ok(false) };
+    Ok(leads_to(&[leaf], &[parse(&der, path)?]))
+}
+
 /// # Errors
 /// As [`certificates`], and [`Wrong::Exposed`].
 pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
-    let text = contents(path)?;
-    let mode = mode(&path.metadata().map_err(|error| unreadable(path, &error))?);
+    let (text, mode) = contents_and_mode(path)?;
     if is_exposed(mode) {
         return Err(Wrong::Exposed { path: path.to_owned(), mode });
     }
@@ -147,13 +157,32 @@ pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
 /// # Errors
 /// [`Wrong::Missing`], [`Wrong::Unreadable`].
 pub fn contents(path: &Path) -> Result<Vec<u8>, Wrong> {
+    contents_and_mode(path).map(|(text, _)| text)
+}
+
+/// Of one and the same file, whatever becomes of the name meanwhile.
+fn contents_and_mode(path: &Path) -> Result<(Vec<u8>, u32), Wrong> {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
+    let read = File::open(path).and_then(|file| {
+        let mode = mode(&file.metadata()?);
+        file.take(MAX_BYTES + 1).read_to_end(&mut text).map(|_| mode)
+    });
     match read {
-        Ok(_) => Ok(text),
+        Ok(_) if text.len() as u64 > MAX_BYTES => {
+            Err(Wrong::Unreadable { path: path.to_owned(), why: format!("longer than {MAX_BYTES} bytes") })
+        }
+        Ok(mode) => Ok((text, mode)),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(Wrong::Missing { path: path.to_owned() }),
         Err(error) => Err(unreadable(path, &error)),
     }
+}
+
+/// Whether there is a file; one that cannot be looked at is not taken for one that is missing.
+///
+/// # Errors
+/// [`Wrong::Unreadable`].
+pub fn is_there(path: &Path) -> Result<bool, Wrong> {
+    path.try_exists().map_err(|error| unreadable(path, &error))
 }
 
 /// For people: RFC 3339.
@@ -161,9 +190,9 @@ pub fn moment(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| format!("{seconds}"), |at| at.to_string())
 }
 
-/// DNS names of a certificate that somebody showed.
-pub fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    X509Certificate::from_der(certificate).map(|(_, parsed)| facts(&parsed).names).unwrap_or_default()
+/// What a certificate says that somebody showed.
+pub fn shown_facts(certificate: &CertificateDer<'_>) -> Facts {
+    X509Certificate::from_der(certificate).map(|(_, parsed)| facts(&parsed)).unwrap_or_default()
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>, path: &Path) -> Result<X509Certificate<'a>, Wrong> {

@@ -46,13 +46,13 @@ pub(super) struct Print(Vec<Option<[i64; 5]>>);
 
 impl Set {
     pub(super) fn read(dir: &Path, needs: Needs, now: i64) -> Result<Self, Wrong> {
-        // Before the files: a change while they are read is a change.
-        let print = Print::of(dir, needs);
         // Resolved once, so that all files are of one generation.
         let dir = dir.canonicalize().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Wrong::Missing { path: dir.to_owned() },
             _ => Wrong::Unreadable { path: dir.to_owned(), why: error.to_string() },
         })?;
+        // Before the files: a change while they are read is a change.
+        let print = Print::of(&dir, needs);
         let etcd = Pair::read(&dir, "etcd")?;
         etcd.in_time(now)?;
         needs_role(&etcd, etcd.facts.client, "a client of etcd")?;
@@ -121,6 +121,8 @@ fn unfit(path: &Path, error: &dyn Error) -> Wrong {
 
 impl Print {
     pub(super) fn of(dir: &Path, needs: Needs) -> Self {
+        // Of one generation, as a reading is.
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let stems = if needs == Needs::Etcd { &["etcd"][..] } else { &["etcd", "control"] };
         let files = |stem| [".crt", ".key", "-ca.crt"].map(|ending| dir.join(format!("{stem}{ending}")));
         Self(stems.iter().flat_map(files).map(state).collect())

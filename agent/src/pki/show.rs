@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Wrong;
-use super::plan::AUTHORITY;
+use super::plan::{AUTHORITY, CURRENT};
 use super::read::{Facts, Pair, facts_of};
-use super::store::{CURRENT, current};
+use super::store::current;
 
 /// How one certificate stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,17 +3,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::geteuid;
 
 use super::Wrong;
-use super::plan::AUTHORITY;
+use super::plan::{AUTHORITY, CURRENT};
 
-/// The link to the newest generation.
-pub const CURRENT: &str = "current";
 /// Where a generation is made, and a link, before they get their names.
 const UNFINISHED: &str = ".unfinished";
 
@@ -49,6 +47,25 @@ impl Store {
         current(&self.dir.join(service))
     }
 
+    /// Names of the services that have certificates, sorted.
+    ///
+    /// # Errors
+    /// As [`Store::current`].
+    pub fn services(&self) -> Result<Vec<String>, Wrong> {
+        let unreadable =
+            |error: io::Error| Wrong::Unreadable { path: self.dir.clone(), why: error.to_string() };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != AUTHORITY && entry.path().is_dir() && self.current(&name)?.is_some() {
+                found.push(name);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// Makes `files` what a service has, at once. The generation before stays for whoever still reads it.
     ///
     /// # Errors
@@ -60,6 +77,24 @@ impl Store {
         self.write(&dir, before.as_deref(), files).map_err(|error| unwritable(&dir, &error))
     }
 
+    /// Links the newest generation where none is linked, as after a crash between its last step but one and its last, or
+    /// when somebody took the link away. A generation has its name only when it is whole.
+    ///
+    /// # Errors
+    /// As [`Store::current`], and [`Wrong::Unwritable`].
+    pub fn mend(&self, service: &str) -> Result<(), Wrong> {
+        let dir = self.dir.join(service);
+        if current(&dir)?.is_some() {
+            return Ok(());
+        }
+        match generations(&dir) {
+            Ok(found) => found.last().map_or(Ok(()), |last| link(&dir, *last)),
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| unwritable(&dir, &error))
+    }
+
     fn write(&self, dir: &Path, before: Option<&Path>, files: &Files) -> io::Result<()> {
         let unfinished = dir.join(UNFINISHED);
         remove(&unfinished)?;
@@ -69,16 +104,17 @@ impl Store {
             let path = unfinished.join(name);
             let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
             file.write_all(content)?;
+            self.give(&file)?;
             file.sync_all()?;
-            self.give(&path)?;
         }
-        self.give(&unfinished)?;
-        File::open(&unfinished)?.sync_all()?;
+        let made = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&unfinished)?;
+        self.give(&made)?;
+        made.sync_all()?;
         let next = generations(dir)?.last().map_or(1, |last| last + 1);
         fs::rename(&unfinished, dir.join(generation(next)))?;
-        symlink(generation(next), &unfinished)?;
-        fs::rename(&unfinished, dir.join(CURRENT))?;
+        // On the disk before the link, so that no loss of power leaves a link to nothing.
         File::open(dir)?.sync_all()?;
+        link(dir, next)?;
         for old in generations(dir)?.into_iter().filter(|old| *old != next) {
             let old = dir.join(generation(old));
             if before.is_none_or(|before| before != old) {
@@ -93,15 +129,18 @@ impl Store {
         let made = || -> io::Result<()> {
             if !dir.is_dir() {
                 fs::create_dir_all(dir.parent().unwrap_or(dir))?;
-                DirBuilder::new().mode(mode).create(dir)?;
+                let made = DirBuilder::new().mode(mode).create(dir);
+                // Another one may have been first: the lock is on a directory that is made before it.
+                made.or_else(|error| if dir.is_dir() { Ok(()) } else { Err(error) })?;
             }
-            self.give(dir)
+            self.give(&File::open(dir)?)
         };
         made().map_err(|error| unwritable(dir, &error))
     }
 
-    fn give(&self, path: &Path) -> io::Result<()> {
-        if geteuid().is_root() { chown(path, Some(self.owner), Some(self.owner)) } else { Ok(()) }
+    /// By the open file and not by its name: the directory is the new owner's, who could put a link in its place.
+    fn give(&self, file: &File) -> io::Result<()> {
+        if geteuid().is_root() { fchown(file, Some(self.owner), Some(self.owner)) } else { Ok(()) }
     }
 }
 
@@ -118,9 +157,7 @@ pub fn current(dir: &Path) -> Result<Option<PathBuf>, Wrong> {
             what: format!("{CURRENT} leads to {}, which is not there", to.display()),
             fix: "restore it, or remove the directory and run `muster pki init`",
         }),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
+        Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(Wrong::Unreadable { path: link, why: error.to_string() }),
     }
 }
@@ -149,6 +186,19 @@ fn generations(dir: &Path) -> io::Result<Vec<u64>> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Makes a generation what `current` leads to, at once and on the disk.
+fn link(dir: &Path, number: u64) -> io::Result<()> {
+    let unfinished = dir.join(UNFINISHED);
+    remove(&unfinished)?;
+    symlink(generation(number), &unfinished)?;
+    fs::rename(&unfinished, dir.join(CURRENT))?;
+    File::open(dir)?.sync_all()
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -14,8 +14,9 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Wrong;
+use super::follow::unix_now;
 use super::plan::{AGENT_NAME, ENVOY_NAME};
-use super::read::dns_names;
+use super::read::{moment, shown_facts};
 pub use super::set::Needs;
 use super::set::{Print, Set};
 
@@ -131,7 +132,12 @@ impl Role {
     /// Of whoever is at the other end.
     pub fn of<IO>(stream: &Stream<IO>) -> Self {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        Self::named(&certificates.first().map(dns_names).unwrap_or_default())
+        let facts = certificates.first().map(shown_facts).unwrap_or_default();
+        // A session that is resumed brings along who it was, and TLS does not ask again whether that one has ended.
+        if facts.to < unix_now() {
+            return Self::Other(format!("nobody since {}", moment(facts.to)));
+        }
+        Self::named(&facts.names)
     }
 
     /// One certificate is one role: one with the names of two is neither.

@@ -29,6 +29,8 @@ pub enum Wrong {
     Role { path: PathBuf, seen: String, expected: String },
     #[error("{} ended at {at}: nothing it signed is worth anything; remove the directory and make all anew with `muster pki init`", path.display())]
     AuthorityExpired { path: PathBuf, at: String },
+    #[error("{} was not signed by this fleet's authority, so its names are not taken over: say what the member is reached as by `--members NAME+OTHER`", path.display())]
+    Unproven { path: PathBuf },
     #[error("{} is half there: {what}; {fix}", path.display())]
     Half { path: PathBuf, what: String, fix: &'static str },
     #[error("{name} is none of the services here; expected one of {known}")]

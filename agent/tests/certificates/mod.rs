@@ -1,4 +1,5 @@
 //! A fleet's certificates in a temporary directory, and others that no fleet should accept.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,17 +50,25 @@ impl Fleet {
 
     /// Shows `shown` and accepts servers of this fleet's control authority.
     pub fn client(&self, shown: Option<&Pem>) -> ClientConfig {
+        Self::client_of(&[self], shown)
+    }
+
+    /// Shows `shown` and accepts servers of any of these fleets' control authorities.
+    pub fn client_of(fleets: &[&Self], shown: Option<&Pem>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
-        let authority = &self.authorities.of(Authority::Control).certificate;
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+        for fleet in fleets {
+            let authority = &fleet.authorities.of(Authority::Control).certificate;
+            roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+        }
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
         let mut config = match shown {
             None => builder.with_no_client_auth(),
             Some(pem) => {
-                let certificate = CertificateDer::from_pem_slice(pem.certificate.as_bytes()).unwrap();
+                let chain = CertificateDer::pem_slice_iter(pem.certificate.as_bytes());
+                let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
                 let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
-                builder.with_client_auth_cert(vec![certificate], key).unwrap()
+                builder.with_client_auth_cert(chain, key).unwrap()
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
