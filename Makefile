@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model deny sbom
+.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model deny sbom demo break
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,12 @@ bench: ## measure join, leave, kill, leader change, without and with TLS; tables
 	@cargo build --quiet --locked --release -p testbed
 	@MUSTER_BIN=target/x86_64-unknown-linux-musl/release/muster target/release/testbed bench --rounds 20
 	@MUSTER_BIN=target/x86_64-unknown-linux-musl/release/muster target/release/testbed bench --rounds 10 --tls --crowd 0
+
+demo: ## a tour of about three minutes: break everything while k6 counts what clients notice
+	@loadtest/tour.sh demo
+
+break: ## make break FAULT=kill (at random without): one fault of the running fleet, and what clients noticed
+	@loadtest/tour.sh break $(FAULT)
 
 load: ## make load SCENARIO=kill: load a fleet of its own, break it, ask who agrees (ARGS='--rate 200 --runs 5')
 	@images/build.sh
