@@ -619,9 +619,18 @@ fn a_directory_of_somebody_else_is_refused() {
         let error = load(service, needs).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
+    let put = |service: &str, file: &str, pem: Pem| {
+        std::fs::write(fleet.dir(service).join(format!("{file}.crt")), pem.certificate).unwrap();
+        std::fs::write(fleet.dir(service).join(format!("{file}.key")), pem.key).unwrap();
+    };
+    let operator = Consumer::Operator.identities().remove(0);
+    for ((from, to), word) in [((-2 * DAY, -DAY), "ended at"), ((DAY, 2 * DAY), "begins at")] {
+        put("operator", "etcd", fleet.sign(&operator, from, to));
+        let error = load("operator", Needs::Etcd).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("etcd.crt"), "{error}");
+    }
     let control = |pem: Pem| {
-        std::fs::write(fleet.dir("agent").join("control.crt"), pem.certificate).unwrap();
-        std::fs::write(fleet.dir("agent").join("control.key"), pem.key).unwrap();
+        put("agent", "control", pem);
         load("agent", Needs::EtcdAndControl).unwrap_err().to_string()
     };
     let error = control(fleet.sign(&envoy(), -DAY, DAY));
