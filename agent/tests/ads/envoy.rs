@@ -22,12 +22,22 @@ struct Envoy {
 
 impl Envoy {
     fn start(program: &PathBuf, agents: &[SocketAddr]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), program, agents, "{}")
+    }
+
+    /// With further configuration, in Envoy's YAML.
+    fn start_in(
+        directory: tempfile::TempDir,
+        program: &PathBuf,
+        agents: &[SocketAddr],
+        further: &str,
+    ) -> Self {
         let config = directory.path().join("envoy.json");
         std::fs::write(&config, bootstrap(agents).to_string()).unwrap();
         let process = Command::new(program)
             .arg("--config-path")
             .arg(config)
+            .args(["--config-yaml", further])
             .arg("--admin-address-path")
             .arg(directory.path().join("admin"))
             .arg("--log-path")
@@ -81,8 +91,6 @@ fn bootstrap(agents: &[SocketAddr]) -> serde_json::Value {
     json!({
         "node": { "id": "envoy-test", "cluster": "edge" },
         "admin": { "address": socket(&"127.0.0.1:0".parse().unwrap()) },
-        "layered_runtime": { "layers": [{ "name": "static", "static_layer": {
-            "envoy.reloadable_features.least_request_lb_count_pending_requests": true } }] },
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
@@ -102,6 +110,12 @@ fn bootstrap(agents: &[SocketAddr]) -> serde_json::Value {
             },
         }] },
     })
+}
+
+/// The end of envoy/bootstrap.yaml, as it is: what holds in containers and in tests alike.
+fn shared() -> &'static str {
+    let bootstrap = include_str!("../../../envoy/bootstrap.yaml");
+    &bootstrap[bootstrap.find("layered_runtime:").expect("a part that is shared")..]
 }
 
 /// The program, or a loud word that a test was skipped.
@@ -132,7 +146,9 @@ async fn a_real_envoy_routes_follows_and_finds_the_next_leader() {
     let Some(program) = program("a_real_envoy_routes_follows_and_finds_the_next_leader") else { return };
     let (a, b) = (Upstream::start("127.0.0.2").await, Upstream::start("127.0.0.3").await);
     let (first, second) = (Leader::start(None).await, Leader::start(None).await);
-    let envoy = Envoy::start(&program, &[first.address, second.address]);
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = shared().split("overload_manager:").next().unwrap();
+    let envoy = Envoy::start_in(directory, &program, &[first.address, second.address], runtime);
     eventually("an Envoy that asks", async || {
         let asked = |leader: &Leader| leader.counts.refused.load(std::sync::atomic::Ordering::SeqCst) > 0;
         (asked(&first) && asked(&second)).then_some(())
@@ -203,6 +219,7 @@ async fn the_edge_refuses_what_nobody_should_ask() {
         let answer = fetch(edge, method, "/").await.unwrap();
         assert_eq!(answer.status, 405, "{method}");
         assert!(answer.head.contains("\r\nallow: get, head"), "{method}: {}", answer.head);
+        assert!(answer.head.contains("\r\ncache-control: no-store"), "{method}: {}", answer.head);
     }
     let head = fetch(edge, "HEAD", "/").await.unwrap();
     assert_eq!((head.status, head.body.as_str()), (200, ""));
@@ -272,6 +289,48 @@ async fn nothing_that_only_a_proxy_may_say_gets_in() {
     let again = "X-Envoy-Retry-On: 5xx\r\nX-Envoy-Max-Retries: 1000000\r\n";
     assert_eq!(fetch_with(edge, "GET", BROKEN_PATH, again).await.unwrap().status, 500);
     assert_eq!(upstream.broken.load(std::sync::atomic::Ordering::SeqCst), 1, "asked once");
+}
+
+#[tokio::test]
+async fn short_of_memory_envoy_sheds_load_and_recovers() {
+    let Some(program) = program("short_of_memory_envoy_sheds_load_and_recovers") else { return };
+    let upstream = Upstream::start("127.0.0.9").await;
+    let leader = Leader::start(Some(published(&[upstream.address], 1))).await;
+    let directory = tempfile::tempdir().unwrap();
+    let pressure = directory.path().join("pressure");
+    let press = |value: &str| {
+        let next = pressure.with_extension("next");
+        std::fs::write(&next, value).unwrap();
+        std::fs::rename(next, &pressure).unwrap();
+    };
+    press("0.1");
+    // All as it is, but the monitor: this one believes a file.
+    let monitor = "envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig";
+    let injected = "envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig";
+    let injected = format!("{injected}, filename: {:?}", pressure.display().to_string());
+    let further =
+        shared().replace(monitor, &injected).replace("monitors.cgroup_memory", "monitors.injected_resource");
+    let envoy = Envoy::start_in(directory, &program, &[leader.address], &further);
+    let edge = envoy.edge().await;
+    answered_by(edge, &upstream).await;
+
+    let wait = async |status: Option<u16>| {
+        eventually("what is done about the pressure", async || {
+            let answer = fetch(edge, "GET", "/").await;
+            (answer.as_ref().map(|answer| answer.status) == status).then_some(answer)
+        })
+        .await
+    };
+    press("0.96");
+    let shed = wait(Some(503)).await.unwrap();
+    assert!(shed.head.contains("\r\nx-content-type-options: nosniff\r\n"), "{}", shed.head);
+    press("0.985");
+    assert!(wait(None).await.is_none(), "no new connection");
+    press("0.1");
+    wait(Some(200)).await;
+    let actions = envoy.admin("/stats?filter=overload.*active").await.unwrap();
+    assert_eq!(actions.matches("overload_actions").count(), 6, "{actions}");
+    assert!(!envoy.log().to_lowercase().contains("deprecated"), "{}", envoy.log());
 }
 
 #[tokio::test]

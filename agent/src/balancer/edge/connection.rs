@@ -32,6 +32,15 @@ const MAX_HEADERS: u32 = 100;
 const H2_STREAMS: u32 = 100;
 const H2_STREAM_WINDOW: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Frames that wait for a client who does not read. All of its streams with a small answer each are 200; Envoy's own
+/// bound is 10,000.
+const H2_OUTBOUND_FRAMES: u32 = 1000;
+/// Of those, answers to its own PING, SETTINGS and resets: who sends them and does not read is flooding.
+const H2_OUTBOUND_CONTROL_FRAMES: u32 = 200;
+/// PRIORITY says nothing to this server; browsers send a handful.
+const H2_PRIORITY_FRAMES: u32 = 10;
+/// Frames without content that end nothing have no use; one may be somebody's mistake.
+const H2_EMPTY_FRAMES: u32 = 1;
 
 const ROUTER: &str = "envoy.filters.http.router";
 
@@ -62,6 +71,7 @@ pub(super) fn connection_manager() -> HttpConnectionManager {
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::RejectRequest.into(),
         // nginx's own name or none: a response made by Envoy does not tell what stands in front.
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
+        local_reply_config: Some(headers::own_answers()),
         // Nobody logs it; it costs a random number a request.
         generate_request_id: boolean(false),
         request_headers_timeout: duration(HEADERS_TIMEOUT),
@@ -79,6 +89,10 @@ pub(super) fn connection_manager() -> HttpConnectionManager {
             max_concurrent_streams: uint(H2_STREAMS),
             initial_stream_window_size: uint(H2_STREAM_WINDOW),
             initial_connection_window_size: uint(H2_CONNECTION_WINDOW),
+            max_outbound_frames: uint(H2_OUTBOUND_FRAMES),
+            max_outbound_control_frames: uint(H2_OUTBOUND_CONTROL_FRAMES),
+            max_inbound_priority_frames_per_stream: uint(H2_PRIORITY_FRAMES),
+            max_consecutive_inbound_frames_with_empty_payload: uint(H2_EMPTY_FRAMES),
             ..Default::default()
         }),
         ..Default::default()

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::{
-    HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction::OverwriteIfExistsOrAdd,
-};
 use envoy_types::pb::envoy::config::route::v3::{
     DirectResponseAction, HeaderMatcher, HedgePolicy, RetryPolicy, Route, RouteAction, RouteConfiguration,
     RouteMatch, VirtualHost, header_matcher::HeaderMatchSpecifier, retry_policy, route,
@@ -17,6 +14,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{
 use envoy_types::util::pack_any;
 
 use super::EDGE;
+use super::headers::header;
 use crate::balancer::cluster::CLUSTER;
 use crate::balancer::wire::{duration, uint};
 
@@ -69,15 +67,7 @@ pub(in crate::balancer) fn routes() -> RouteConfiguration {
     let others = Route {
         name: "others".to_owned(),
         r#match: Some(everything()),
-        response_headers_to_add: vec![HeaderValueOption {
-            header: Some(HeaderValue {
-                key: "allow".to_owned(),
-                value: ALLOW.to_owned(),
-                ..Default::default()
-            }),
-            append_action: OverwriteIfExistsOrAdd.into(),
-            ..Default::default()
-        }],
+        response_headers_to_add: vec![header("allow", ALLOW)],
         action: Some(answer(405)),
         ..Default::default()
     };
