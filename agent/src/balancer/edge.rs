@@ -1,22 +1,28 @@
-//! The listener `edge` and its routes: what the public may ask, and how long for.
+//! The listeners of the edge: what is open to the public. Without TLS there is `edge`; with it `edge-tls` takes its place,
+//! and `edge` sends people there.
 
 mod connection;
 mod headers;
 mod routes;
+mod tls;
 
 use std::net::SocketAddrV4;
 
 use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    Rds, http_connection_manager::RouteSpecifier,
+};
 use envoy_types::util::pack_any;
 
 use super::cluster::BUFFER_BYTES;
-use super::wire::{address, uint};
+use super::wire::{address, over_ads, uint};
 use connection::connection_manager;
 pub(super) use routes::routes;
 
-/// Name of the listener and of its route configuration.
+/// Name of the plain listener, and of the routes to the nodes, whichever listener has them.
 pub(super) const EDGE: &str = "edge";
+const EDGE_TLS: &str = "edge-tls";
 
 /// What the operator may choose about the edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,24 +31,51 @@ pub struct EdgeSettings {
     pub listen: SocketAddrV4,
     /// The fleet's prefix, by which every node names its fleet to Envoy's health check.
     pub prefix: String,
+    /// `None`: everything is said in the clear.
+    pub tls: Option<EdgeTls>,
+}
+
+/// TLS for the public.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeTls {
+    /// The address Envoy is told to open for it.
+    pub listen: SocketAddrV4,
+    /// The port by which people reach that address: where they are redirected to.
+    pub port: u16,
+    /// A file where Envoy is, which names certificate and key: an SDS resource of the name `edge`.
+    pub secret: String,
 }
 
 const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 
-/// The listener. It comes from the leader and not from the bootstrap, so that an Envoy without a roster opens no
-/// public port.
-pub(super) fn listener(settings: &EdgeSettings) -> Listener {
+/// They come from the leader and not from the bootstrap, so that an Envoy without a roster opens no public port.
+pub(super) fn listeners(settings: &EdgeSettings) -> Vec<Listener> {
+    let nodes = RouteSpecifier::Rds(Rds { config_source: over_ads(), route_config_name: EDGE.to_owned() });
+    match &settings.tls {
+        None => vec![listener(EDGE, settings.listen, nodes, FilterChain::default())],
+        Some(tls) => {
+            let elsewhere = RouteSpecifier::RouteConfig(routes::redirects(tls.port));
+            vec![
+                listener(EDGE, settings.listen, elsewhere, FilterChain::default()),
+                listener(EDGE_TLS, tls.listen, nodes, tls::filter_chain(&tls.secret)),
+            ]
+        }
+    }
+}
+
+fn listener(name: &str, listen: SocketAddrV4, routes: RouteSpecifier, chain: FilterChain) -> Listener {
+    let connections = connection_manager(name, routes);
     Listener {
-        name: EDGE.to_owned(),
-        address: address(settings.listen),
+        name: name.to_owned(),
+        address: address(listen),
         per_connection_buffer_limit_bytes: uint(BUFFER_BYTES),
         traffic_direction: TrafficDirection::Inbound.into(),
         filter_chains: vec![FilterChain {
             filters: vec![Filter {
                 name: CONNECTION_MANAGER.to_owned(),
-                config_type: Some(filter::ConfigType::TypedConfig(pack_any(connection_manager()))),
+                config_type: Some(filter::ConfigType::TypedConfig(pack_any(connections))),
             }],
-            ..Default::default()
+            ..chain
         }],
         ..Default::default()
     }

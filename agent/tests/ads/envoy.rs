@@ -15,7 +15,7 @@ use crate::upstream::{
 };
 
 /// An Envoy that knows only where agents live. It is killed when dropped.
-struct Envoy {
+pub struct Envoy {
     process: Child,
     directory: tempfile::TempDir,
 }
@@ -26,7 +26,7 @@ impl Envoy {
     }
 
     /// With further configuration, in Envoy's YAML.
-    fn start_in(
+    pub fn start_in(
         directory: tempfile::TempDir,
         program: &PathBuf,
         agents: &[SocketAddr],
@@ -52,22 +52,27 @@ impl Envoy {
     }
 
     /// Where the listener `edge` was opened.
-    async fn edge(&self) -> SocketAddrV4 {
+    pub async fn edge(&self) -> SocketAddrV4 {
+        self.listener("edge").await
+    }
+
+    pub async fn listener(&self, name: &str) -> SocketAddrV4 {
         eventually("a listener", async || {
             let listeners = self.admin("/listeners").await?;
-            listeners.lines().find_map(|line| line.strip_prefix("edge::"))?.parse().ok()
+            let address = |line: &str| line.strip_prefix(name)?.strip_prefix("::")?.parse().ok();
+            listeners.lines().find_map(address)
         })
         .await
     }
 
-    async fn admin(&self, path: &str) -> Option<String> {
+    pub async fn admin(&self, path: &str) -> Option<String> {
         let address = std::fs::read_to_string(self.directory.path().join("admin")).ok()?;
         let answer = fetch(address.trim().parse().ok()?, "GET", path).await?;
         // The body may be chunked: fine for looking at lines, and no more is done with it.
         Some(answer.body)
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 }
@@ -119,7 +124,7 @@ fn shared() -> &'static str {
 }
 
 /// The program, or a loud word that a test was skipped.
-fn program(test: &str) -> Option<PathBuf> {
+pub fn program(test: &str) -> Option<PathBuf> {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/parts/bin/envoy");
     let program = std::env::var_os("MUSTER_TEST_ENVOY").map_or(here, PathBuf::from);
     if program.exists() {

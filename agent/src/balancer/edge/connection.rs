@@ -7,14 +7,14 @@ use envoy_types::pb::envoy::config::core::v3::{
 };
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, HttpFilter, Rds,
+    HttpConnectionManager, HttpFilter,
     http_connection_manager::{PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation},
     http_filter,
 };
 use envoy_types::util::pack_any;
 
-use super::{EDGE, headers};
-use crate::balancer::wire::{boolean, duration, over_ads, uint};
+use super::headers;
+use crate::balancer::wire::{boolean, duration, uint};
 
 /// Time to send all headers: a slow sender is cut off with 408.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +44,8 @@ const H2_EMPTY_FRAMES: u32 = 1;
 
 const ROUTER: &str = "envoy.filters.http.router";
 
-pub(super) fn connection_manager() -> HttpConnectionManager {
+/// The same for every listener, but for the name its counters have and where its requests go.
+pub(super) fn connection_manager(listener: &str, routes: RouteSpecifier) -> HttpConnectionManager {
     let router = Router {
         // Neither `x-envoy-*` headers to the public nor per-request statistics nobody reads: both cost throughput.
         suppress_envoy_headers: true,
@@ -52,11 +53,8 @@ pub(super) fn connection_manager() -> HttpConnectionManager {
         ..Default::default()
     };
     HttpConnectionManager {
-        stat_prefix: EDGE.to_owned(),
-        route_specifier: Some(RouteSpecifier::Rds(Rds {
-            config_source: over_ads(),
-            route_config_name: EDGE.to_owned(),
-        })),
+        stat_prefix: listener.to_owned(),
+        route_specifier: Some(routes),
         http_filters: vec![HttpFilter {
             name: ROUTER.to_owned(),
             config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(router))),

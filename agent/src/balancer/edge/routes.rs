@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, HeaderMatcher, HedgePolicy, RetryPolicy, Route, RouteAction, RouteConfiguration,
-    RouteMatch, VirtualHost, header_matcher::HeaderMatchSpecifier, retry_policy, route,
-    route_action::ClusterSpecifier, route_match::PathSpecifier,
+    DirectResponseAction, HeaderMatcher, HedgePolicy, RedirectAction, RetryPolicy, Route, RouteAction,
+    RouteConfiguration, RouteMatch, VirtualHost, header_matcher::HeaderMatchSpecifier,
+    redirect_action::SchemeRewriteSpecifier, retry_policy, route, route_action::ClusterSpecifier,
+    route_match::PathSpecifier,
 };
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::r#type::matcher::v3::{
@@ -15,7 +16,7 @@ use envoy_types::util::pack_any;
 
 use super::EDGE;
 use super::headers::header;
-use crate::balancer::cluster::CLUSTER;
+use crate::balancer::cluster::{CLUSTER, HEALTH_PATH};
 use crate::balancer::wire::{duration, uint};
 
 /// Nothing in either direction for so long ends a request: 504 when no node answered. An overall timeout of the same
@@ -47,9 +48,47 @@ const DOTFILE: &str = r".*/\..*";
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 
-/// Dotfiles are refused, reading goes to nginx, everything else is told what is allowed.
+/// To the nodes: dotfiles are refused, reading goes to nginx, everything else is told what is allowed.
 pub(in crate::balancer) fn routes() -> RouteConfiguration {
-    let dotfiles = Route {
+    configuration(vec![dotfiles(), reading(route::Action::Route(forward())), others()])
+}
+
+/// To the same with TLS, at this port, under the name that the client has used.
+pub(super) fn redirects(port: u16) -> RouteConfiguration {
+    // Machines that look whether the edge is alive take a redirect for a failure, and there is nothing secret in `ok`.
+    let healthz = Route {
+        name: "healthz".to_owned(),
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Path(HEALTH_PATH.to_owned())),
+            headers: vec![method(METHODS)],
+            ..Default::default()
+        }),
+        action: Some(route::Action::Route(forward())),
+        ..Default::default()
+    };
+    let elsewhere = route::Action::Redirect(RedirectAction {
+        scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::HttpsRedirect(true)),
+        port_redirect: port.into(),
+        ..Default::default()
+    });
+    configuration(vec![dotfiles(), healthz, reading(elsewhere), others()])
+}
+
+fn configuration(routes: Vec<Route>) -> RouteConfiguration {
+    RouteConfiguration {
+        name: EDGE.to_owned(),
+        virtual_hosts: vec![VirtualHost {
+            name: EDGE.to_owned(),
+            domains: vec!["*".to_owned()],
+            routes,
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn dotfiles() -> Route {
+    Route {
         name: "dotfiles".to_owned(),
         r#match: Some(RouteMatch {
             path_specifier: Some(PathSpecifier::SafeRegex(regex(DOTFILE))),
@@ -57,33 +96,29 @@ pub(in crate::balancer) fn routes() -> RouteConfiguration {
         }),
         action: Some(answer(404)),
         ..Default::default()
-    };
-    let reading = Route {
+    }
+}
+
+fn reading(action: route::Action) -> Route {
+    Route {
         name: "reading".to_owned(),
         r#match: Some(RouteMatch { headers: vec![method(METHODS)], ..everything() }),
-        action: Some(route::Action::Route(forward())),
+        action: Some(action),
         ..Default::default()
-    };
-    let others = Route {
+    }
+}
+
+fn others() -> Route {
+    Route {
         name: "others".to_owned(),
         r#match: Some(everything()),
         response_headers_to_add: vec![header("allow", ALLOW)],
         action: Some(answer(405)),
         ..Default::default()
-    };
-    RouteConfiguration {
-        name: EDGE.to_owned(),
-        virtual_hosts: vec![VirtualHost {
-            name: EDGE.to_owned(),
-            domains: vec!["*".to_owned()],
-            routes: vec![dotfiles, reading, others],
-            ..Default::default()
-        }],
-        ..Default::default()
     }
 }
 
-/// To nginx, with all that makes a dying node invisible. Only the route for [`METHODS`] uses it.
+/// To nginx, with all that makes a dying node invisible. Only routes for [`METHODS`] use it.
 fn forward() -> RouteAction {
     RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(CLUSTER.to_owned())),
