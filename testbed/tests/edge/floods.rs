@@ -28,6 +28,8 @@ const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 /// A client of HTTP/2 that misbehaves.
 struct Flood {
     name: &'static str,
+    /// What Envoy counts when it cuts one off for this and nothing else.
+    counted: &'static str,
     /// Sent first, after preface and settings.
     opening: Vec<u8>,
     /// The frames of one round, counted from 0.
@@ -49,6 +51,7 @@ fn floods() -> [Flood; 8] {
     [
         Flood {
             name: "rapid reset",
+            counted: "^http.edge.downstream_rq_too_many_premature_resets$",
             opening: none(),
             round: |round| {
                 [request(round), frame(RST_STREAM, 0, stream(round), &8_u32.to_be_bytes())].concat()
@@ -56,31 +59,46 @@ fn floods() -> [Flood; 8] {
         },
         Flood {
             name: "CONTINUATION without end",
+            counted: "^http2.header_overflow$",
             opening: frame(HEADERS, END_STREAM, 1, &get()),
             round: |_| frame(CONTINUATION, 0, 1, &literal(b"x-more", &[b'a'; 100])),
         },
         Flood {
             name: "headers of no length",
+            counted: "^http2.rx_messaging_error$",
             opening: none(),
             round: |round| {
                 let empty = [get(), literal(b"", b"").repeat(1000)].concat();
                 frame(HEADERS, END_HEADERS | END_STREAM, stream(round), &empty)
             },
         },
-        Flood { name: "SETTINGS", opening: none(), round: |_| frame(SETTINGS, 0, 0, &[]) },
+        Flood {
+            name: "SETTINGS",
+            counted: "^http2.outbound_(control_)?flood$",
+            opening: none(),
+            round: |_| frame(SETTINGS, 0, 0, &[]),
+        },
         Flood {
             name: "PING",
+            counted: "^http2.outbound_(control_)?flood$",
             opening: none(),
             round: |round| frame(PING, 0, 0, &u64::from(round).to_be_bytes()),
         },
-        Flood { name: "empty DATA", opening: open(), round: |_| frame(DATA, 0, 1, &[]) },
+        Flood {
+            name: "empty DATA",
+            counted: "^http2.inbound_empty_frames_flood$",
+            opening: open(),
+            round: |_| frame(DATA, 0, 1, &[]),
+        },
         Flood {
             name: "PRIORITY",
+            counted: "^http2.inbound_priority_frames_flood$",
             opening: none(),
             round: |round| frame(PRIORITY, 0, stream(round % 1000), &[0, 0, 0, 0, 1]),
         },
         Flood {
             name: "WINDOW_UPDATE",
+            counted: "^http2.inbound_window_update_frames_flood$",
             opening: none(),
             round: |_| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()),
         },
@@ -128,6 +146,7 @@ async fn floods_are_cut_off_and_nobody_else_notices() -> anyhow::Result<()> {
             let pid = envoy.pid().context("an Envoy")?;
             for flood in floods() {
                 let others = Traffic::start(edge);
+                let before: u64 = envoy.stats(flood.counted).await?.values().sum();
                 let mut sent = Vec::new();
                 let began = Instant::now();
                 while began.elapsed() < LENGTH {
@@ -135,10 +154,14 @@ async fn floods_are_cut_off_and_nobody_else_notices() -> anyhow::Result<()> {
                 }
                 let answers = others.finish().await;
                 let (asked, slowest) = (answers.asked, answers.slowest);
+                let (connections, most) = (sent.len(), sent.iter().max());
                 println!(
-                    "{:25} cut off after {sent:?} frames; others asked {asked}, {slowest:?}",
+                    "{:24} {connections} cut off, {most:?} frames; others: {asked}, {slowest:?}",
                     flood.name
                 );
+                let after: u64 = envoy.stats(flood.counted).await?.values().sum();
+                let cut = usize::try_from(after - before)?;
+                ensure!(cut >= connections, "{}: {cut} of {connections} were cut off for it", flood.name);
                 ensure!(asked > 0 && answers.failures.is_empty(), "{}: {answers:?}", flood.name);
             }
             ensure!(envoy.pid() == Some(pid), "Envoy has died");
