@@ -3,6 +3,8 @@
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
+# shellcheck source=images/tls.sh
+source "$(dirname "$0")/tls.sh"
 cd "$ROOT"
 
 PROJECT=${COMPOSE_PROJECT_NAME:-muster}
@@ -19,6 +21,7 @@ main() {
     *) fail "images/fleet.sh up, scale N, stop, kill, kill-leader, status, muster COMMAND, logs, down or clean" ;;
   esac
   [[ $command == up ]] || engine_answers || fail "$(engine_complaint)"
+  [[ $command == down || $command == clean ]] || tls_settings
   "fleet_$command" "$@"
 }
 
@@ -34,6 +37,7 @@ fleet_up() {
   need curl=curl
   step=$(seconds)
   compose_is_there
+  tls_check
   port_is_free
   docker compose config --quiet || fail "compose.yaml or .env does not hold together, see above"
   say "1/4 checked the machine ($(since "$step"))"
@@ -224,7 +228,8 @@ name_of() { docker inspect -f '{{.Name}}' "$1" | tr -d /; }
 address_of() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
 
 # The file that nginx serves is one JSON object without nested objects in its nodes: no JSON tool is needed.
-list() { curl --silent --fail --max-time 2 "$url/ips.json" 2>/dev/null | tr -d ' \n' || true; }
+# With TLS the name in the certificate is the public's, and here the machine asks itself.
+list() { curl --silent --fail --insecure --max-time 2 "$url/ips.json" 2>/dev/null | tr -d ' \n' || true; }
 addresses_of() { grep -o '"ips":\[[^]]*\]' | grep -oE '[0-9]+(\.[0-9]+){3}' | sort || true; }
 leader_of() { grep -o '{[^{}]*"leader":true[^{}]*}' | grep -o '"name":"[^"]*"' | cut -d'"' -f4 | grep .; }
 
@@ -309,18 +314,24 @@ compose_is_there() {
 }
 
 port_is_free() {
-  local address
+  local address port
   [[ -z $(containers "" envoy) ]] || return 0
-  address=${url#http://}
-  ! (exec 3<>"/dev/tcp/${address%:*}/${address#*:}") 2>/dev/null ||
-    fail "something else answers on $address: stop it, or choose another port (MUSTER_PORT=8090 make up)"
+  address=${url#http*://}
+  for port in MUSTER_PORT $(! tls_is_wanted || echo MUSTER_TLS_PORT); do
+    ! (exec 3<>"/dev/tcp/${address%:*}/$(setting "$port")") 2>/dev/null ||
+      fail "something else answers on ${address%:*}:$(setting "$port"): stop it, or choose another port ($port=8090 make up)"
+  done
 }
 
 edge_url() {
   local bind
   bind=$(setting MUSTER_BIND)
   [[ $bind != 0.0.0.0 ]] || bind=127.0.0.1
-  echo "http://$bind:$(setting MUSTER_PORT)"
+  if tls_is_wanted; then
+    echo "https://$bind:$(setting MUSTER_TLS_PORT)"
+  else
+    echo "http://$bind:$(setting MUSTER_PORT)"
+  fi
 }
 
 engine_complaint() {

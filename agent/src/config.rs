@@ -24,7 +24,8 @@ pub use endpoint::Endpoint;
 pub use network::{Advertise, Allow, not_publishable};
 pub use pki::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags};
 use values::{
-    directory, drain_timeout, edge, linger, listen, log_filter, name, on_exit, port, prefix, program, ttl,
+    directory, drain_timeout, edge, linger, listen, log_filter, name, on_exit, port, prefix, program,
+    secret_file, ttl,
 };
 
 /// Shortest and longest lease asked for. Below 2 s etcd grants 2 s anyway; above a minute a crash that presence
@@ -159,6 +160,15 @@ pub struct RunFlags {
     /// Where Envoy is told to listen
     #[arg(long, env = "MUSTER_EDGE", default_value = "0.0.0.0:8080", value_parser = edge, value_name = "IP:PORT")]
     pub edge: SocketAddrV4,
+    /// Where Envoy is told to listen with TLS; --edge then redirects there
+    #[arg(long, env = "MUSTER_EDGE_TLS", value_parser = edge, value_name = "IP:PORT")]
+    pub edge_tls: Option<SocketAddrV4>,
+    /// Port by which people reach --edge-tls, for the redirect [default: that of --edge-tls]
+    #[arg(long, env = "MUSTER_EDGE_TLS_PORT", value_parser = port, value_name = "PORT")]
+    pub edge_tls_port: Option<u16>,
+    /// File where Envoy is that names the certificate and the key of --edge-tls, as its SDS has it
+    #[arg(long, env = "MUSTER_EDGE_SECRET", default_value = "/etc/envoy-tls/edge.json", value_parser = secret_file, value_name = "FILE")]
+    pub edge_secret: PathBuf,
     /// Directory of the generated files; best a tmpfs
     #[arg(long, env = "MUSTER_DIR", default_value = "/srv/muster", value_parser = directory, value_name = "DIR")]
     pub dir: PathBuf,

@@ -1,5 +1,7 @@
 //! The balancer: a real Envoy whose bootstrap knows only where agents are, and what its admin interface says.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use crate::certificates::Certificates;
 use crate::http::{self, Answer};
 use crate::process::{Keeper, Process, lock};
 use crate::programs::Programs;
+use files::{AGENTS, OWN, runtime, secrets};
 
 /// One Envoy, numbered from 1. All of a testbed are told to open the same edge.
 #[derive(Debug)]
@@ -72,7 +75,8 @@ impl Envoy {
         }
         let bootstrap = bootstrap.display().to_string();
         // No base id, so no shared memory left behind; one worker is enough and starts faster.
-        let args = ["-c", &bootstrap, "--disable-hot-restart", "--concurrency", "1", "-l", "info"];
+        let args = ["-c", &bootstrap, "--config-yaml", runtime(), "--disable-hot-restart"];
+        let args = args.into_iter().chain(["--concurrency", "1", "-l", "info"]);
         *lock(&self.process) = Some(self.keeper.spawn(&name, &self.program, args, &[])?);
         Ok(())
     }
@@ -86,6 +90,11 @@ impl Envoy {
             process.ended(Duration::from_secs(10)).await?;
         }
         Ok(())
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<i32> {
+        lock(&self.process).as_ref().filter(|process| process.exit().is_none()).map(|process| process.pid)
     }
 
     pub fn pause(&self) {
@@ -271,27 +280,6 @@ impl Envoy {
     fn secret_file(&self, name: &str) -> PathBuf {
         self.agents.with_file_name(format!("envoy{}-secret-{name}.json", self.number))
     }
-}
-
-/// What it shows, and what it takes of others.
-const OWN: &str = "own";
-const AGENTS: &str = "agents";
-
-fn secrets(certificates: &Certificates) -> [(&'static str, Value); 2] {
-    let file = |name: &str| json!({"filename": certificates.file("envoy", name)});
-    let watched = json!({"path": certificates.dir.join("envoy").display().to_string()});
-    let kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
-    let own = json!({"@type": kind, "name": OWN, "tls_certificate": {
-        "certificate_chain": file("control.crt"),
-        "private_key": file("control.key"),
-        "watched_directory": watched,
-    }});
-    let agents = json!({"@type": kind, "name": AGENTS, "validation_context": {
-        "trusted_ca": file("control-ca.crt"),
-        "watched_directory": watched,
-        "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "agent.muster"}}],
-    }});
-    [(OWN, own), (AGENTS, agents)]
 }
 
 fn socket(address: SocketAddrV4) -> Value {

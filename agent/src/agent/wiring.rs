@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::gauges;
 use super::relays::{beat, publish, report_health, show_streams};
-use crate::balancer::EdgeSettings;
 use crate::balancer::xds::XdsServer;
+use crate::balancer::{EdgeSettings, EdgeTls};
 use crate::clock::{BootTime, SharedTime};
 use crate::config::RunFlags;
 use crate::fleet::{Contact, KeySpace, Ports, Roster};
@@ -218,7 +218,15 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     let publisher =
         || Publisher::new(&flags.dir).with_context(|| format!("cannot use --dir {}", flags.dir.display()));
     let (publisher, historian) = (publisher()?, publisher()?);
-    let edge = EdgeSettings { listen: flags.edge, prefix: flags.registry.prefix.clone() };
+    let edge = EdgeSettings {
+        listen: flags.edge,
+        prefix: flags.registry.prefix.clone(),
+        tls: flags.edge_tls.map(|listen| EdgeTls {
+            listen,
+            port: flags.edge_tls_port.unwrap_or(listen.port()),
+            secret: flags.edge_secret.display().to_string(),
+        }),
+    };
 
     let asked = !matches!(question, Question::Nothing);
 

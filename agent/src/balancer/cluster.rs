@@ -58,7 +58,7 @@ const HEALTH_INITIAL_JITTER: Duration = Duration::from_millis(50);
 const HEALTH_THRESHOLD: u32 = 1;
 
 /// Served by nginx itself, so it tells of the process that answers users and not of the agent.
-const HEALTH_PATH: &str = "/healthz";
+pub(super) const HEALTH_PATH: &str = "/healthz";
 
 /// One refused, reset or timed out connect ejects: the request is retried elsewhere, and later ones avoid the host.
 const LOCAL_ORIGIN_FAILURES: u32 = 1;

@@ -6,5 +6,5 @@ mod snapshot;
 mod wire;
 pub mod xds;
 
-pub use edge::EdgeSettings;
+pub use edge::{EdgeSettings, EdgeTls};
 pub use snapshot::{Resource, ResourceType, Snapshot};

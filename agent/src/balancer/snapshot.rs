@@ -6,7 +6,7 @@ use prost::Name;
 use sha2::{Digest, Sha256};
 
 use super::cluster::{CLUSTER, cluster, load_assignment};
-use super::edge::{EDGE, EdgeSettings, listener, routes};
+use super::edge::{EDGE, EdgeSettings, listeners, routes};
 use crate::fleet::Roster;
 
 /// The four kinds of resources. Their order is the order of pushing, and it MATTERS: what is referred to goes out
@@ -74,13 +74,14 @@ struct Kind {
 impl Snapshot {
     /// What Envoy is told about `roster`. Equal rosters and settings give equal bytes on every agent.
     pub fn of(roster: &Roster, settings: &EdgeSettings) -> Self {
+        let listeners = listeners(settings).into_iter();
         let assignment = Resource::new(CLUSTER, load_assignment(&roster.routable()));
         Self {
             kinds: [
-                Kind::hashed(Resource::new(CLUSTER, cluster(&settings.prefix))),
+                Kind::hashed(vec![Resource::new(CLUSTER, cluster(&settings.prefix))]),
                 Kind { version: roster.digest(), resources: vec![assignment] },
-                Kind::hashed(Resource::new(EDGE, listener(settings))),
-                Kind::hashed(Resource::new(EDGE, routes())),
+                Kind::hashed(listeners.map(|one| Resource::new(&one.name.clone(), one)).collect()),
+                Kind::hashed(vec![Resource::new(EDGE, routes())]),
             ],
         }
     }
@@ -122,10 +123,13 @@ impl Resource {
 }
 
 impl Kind {
-    fn hashed(resource: Resource) -> Self {
-        let hash = Sha256::digest(&resource.body.value);
-        let version = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { version, resources: vec![resource] }
+    fn hashed(resources: Vec<Resource>) -> Self {
+        let mut hash = Sha256::new();
+        for resource in &resources {
+            hash.update(&resource.body.value);
+        }
+        let version = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { version, resources }
     }
 }
 

@@ -48,6 +48,15 @@ impl RunFlags {
                 ports[0], ports[1], ports[2]
             ));
         }
+        if self.edge_tls == Some(self.edge) {
+            return Err(format!(
+                "--edge and --edge-tls must differ, such as 0.0.0.0:8080 and 0.0.0.0:8443, and are both {}",
+                self.edge
+            ));
+        }
+        if self.edge_tls_port.is_some() && self.edge_tls.is_none() {
+            return Err("--edge-tls-port needs --edge-tls, such as 0.0.0.0:8443".into());
+        }
         if self.ready_url.is_some() && self.command.is_empty() {
             return Err("--ready-url needs a COMMAND, such as `-- node server.js`; the built-in nginx is asked at /healthz".into());
         }

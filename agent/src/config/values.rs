@@ -76,6 +76,13 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
     Err("expected an absolute path, such as /srv/muster".into())
 }
 
+pub(super) fn secret_file(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') {
+        return Ok(text.into());
+    }
+    Err("expected an absolute path where Envoy is, such as /etc/envoy-tls/edge.json".into())
+}
+
 pub(super) fn program(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
         return Err("no program is named; expected a path or a name, such as nginx or /usr/sbin/nginx".into());

@@ -188,6 +188,8 @@ http {{
     }}
 {zones}    server {{
         listen {listen};
+        # For what is refused before a location is known.
+        include headers.conf;
 {locations}    }}
 }}
 "
@@ -260,12 +262,14 @@ add_header X-Served-By $server_addr always;
 add_header X-Content-Type-Options nosniff always;
 ";
 
-/// nginx's ETag is the time in seconds and the size, which repeats when a file changes twice in a second.
+/// nginx's ETag is the time in seconds and the size, which repeats when a file changes twice in a second. A part of a
+/// list that has changed meanwhile is part of nothing.
 const GENERATED_HEADERS: &str = "\
 include headers.conf;
 add_header Cache-Control no-store always;
 etag off;
 if_modified_since off;
+max_ranges 0;
 types {}
 ";
 

@@ -9,22 +9,35 @@ use serde_json::json;
 
 use crate::leader::{Leader, eventually};
 use crate::roster::published;
-use crate::upstream::{Answer, LATE_PATH, SILENT_PATH, SLOW_PATH, SLOW_PIECES, Upstream, fetch};
+use crate::upstream::{
+    Answer, BROKEN_PATH, ECHO_PATH, LATE_PATH, SILENT_PATH, SLOW_PATH, SLOW_PIECES, Upstream, fetch,
+    fetch_with,
+};
 
 /// An Envoy that knows only where agents live. It is killed when dropped.
-struct Envoy {
+pub struct Envoy {
     process: Child,
     directory: tempfile::TempDir,
 }
 
 impl Envoy {
     fn start(program: &PathBuf, agents: &[SocketAddr]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), program, agents, "{}")
+    }
+
+    /// With further configuration, in Envoy's YAML.
+    pub fn start_in(
+        directory: tempfile::TempDir,
+        program: &PathBuf,
+        agents: &[SocketAddr],
+        further: &str,
+    ) -> Self {
         let config = directory.path().join("envoy.json");
         std::fs::write(&config, bootstrap(agents).to_string()).unwrap();
         let process = Command::new(program)
             .arg("--config-path")
             .arg(config)
+            .args(["--config-yaml", further])
             .arg("--admin-address-path")
             .arg(directory.path().join("admin"))
             .arg("--log-path")
@@ -39,22 +52,27 @@ impl Envoy {
     }
 
     /// Where the listener `edge` was opened.
-    async fn edge(&self) -> SocketAddrV4 {
+    pub async fn edge(&self) -> SocketAddrV4 {
+        self.listener("edge").await
+    }
+
+    pub async fn listener(&self, name: &str) -> SocketAddrV4 {
         eventually("a listener", async || {
             let listeners = self.admin("/listeners").await?;
-            listeners.lines().find_map(|line| line.strip_prefix("edge::"))?.parse().ok()
+            let address = |line: &str| line.strip_prefix(name)?.strip_prefix("::")?.parse().ok();
+            listeners.lines().find_map(address)
         })
         .await
     }
 
-    async fn admin(&self, path: &str) -> Option<String> {
+    pub async fn admin(&self, path: &str) -> Option<String> {
         let address = std::fs::read_to_string(self.directory.path().join("admin")).ok()?;
         let answer = fetch(address.trim().parse().ok()?, "GET", path).await?;
         // The body may be chunked: fine for looking at lines, and no more is done with it.
         Some(answer.body)
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 }
@@ -78,8 +96,6 @@ fn bootstrap(agents: &[SocketAddr]) -> serde_json::Value {
     json!({
         "node": { "id": "envoy-test", "cluster": "edge" },
         "admin": { "address": socket(&"127.0.0.1:0".parse().unwrap()) },
-        "layered_runtime": { "layers": [{ "name": "static", "static_layer": {
-            "envoy.reloadable_features.least_request_lb_count_pending_requests": true } }] },
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
@@ -101,8 +117,14 @@ fn bootstrap(agents: &[SocketAddr]) -> serde_json::Value {
     })
 }
 
+/// The end of envoy/bootstrap.yaml, as it is: what holds in containers and in tests alike.
+fn shared() -> &'static str {
+    let bootstrap = include_str!("../../../envoy/bootstrap.yaml");
+    &bootstrap[bootstrap.find("layered_runtime:").expect("a part that is shared")..]
+}
+
 /// The program, or a loud word that a test was skipped.
-fn program(test: &str) -> Option<PathBuf> {
+pub fn program(test: &str) -> Option<PathBuf> {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/parts/bin/envoy");
     let program = std::env::var_os("MUSTER_TEST_ENVOY").map_or(here, PathBuf::from);
     if program.exists() {
@@ -129,7 +151,9 @@ async fn a_real_envoy_routes_follows_and_finds_the_next_leader() {
     let Some(program) = program("a_real_envoy_routes_follows_and_finds_the_next_leader") else { return };
     let (a, b) = (Upstream::start("127.0.0.2").await, Upstream::start("127.0.0.3").await);
     let (first, second) = (Leader::start(None).await, Leader::start(None).await);
-    let envoy = Envoy::start(&program, &[first.address, second.address]);
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = shared().split("overload_manager:").next().unwrap();
+    let envoy = Envoy::start_in(directory, &program, &[first.address, second.address], runtime);
     eventually("an Envoy that asks", async || {
         let asked = |leader: &Leader| leader.counts.refused.load(std::sync::atomic::Ordering::SeqCst) > 0;
         (asked(&first) && asked(&second)).then_some(())
@@ -200,6 +224,7 @@ async fn the_edge_refuses_what_nobody_should_ask() {
         let answer = fetch(edge, method, "/").await.unwrap();
         assert_eq!(answer.status, 405, "{method}");
         assert!(answer.head.contains("\r\nallow: get, head"), "{method}: {}", answer.head);
+        assert!(answer.head.contains("\r\ncache-control: no-store"), "{method}: {}", answer.head);
     }
     let head = fetch(edge, "HEAD", "/").await.unwrap();
     assert_eq!((head.status, head.body.as_str()), (200, ""));
@@ -212,6 +237,105 @@ async fn the_edge_refuses_what_nobody_should_ask() {
     let (slow, silent) = tokio::join!(fetch(edge, "GET", SLOW_PATH), fetch(edge, "GET", SILENT_PATH));
     assert_eq!(slow.unwrap().body, ".".repeat(SLOW_PIECES), "a long answer is not cut off");
     assert_eq!(silent.unwrap().status, 504);
+}
+
+/// Whatever only a proxy may say: names that Envoy would obey, names that somebody behind it could, and no names at all.
+const SAID_BY_PROXIES: [&str; 28] = [
+    "X-Envoy-Retry-On",
+    "X-Envoy-Max-Retries",
+    "X-Envoy-Retriable-Status-Codes",
+    "X-Envoy-Retriable-Header-Names",
+    "X-Envoy-Upstream-Rq-Timeout-Ms",
+    "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms",
+    "X-Envoy-Upstream-Rq-Timeout-Alt-Response",
+    "X-Envoy-Upstream-Alt-Stat-Name",
+    "X-Envoy-Hedge-On-Per-Try-Timeout",
+    "X-Envoy-Expected-Rq-Timeout-Ms",
+    "X-Envoy-Original-Path",
+    "X-Envoy-Original-Host",
+    "X-Envoy-Decorator-Operation",
+    "X-Envoy-Internal",
+    "X-Envoy-External-Address",
+    "X-Envoy-Force-Trace",
+    "X-Envoy-Attempt-Count",
+    "X-Envoy-Ip-Tags",
+    "X-Envoy-Peer-Metadata",
+    "X-Envoy-Peer-Metadata-Id",
+    "X-Envoy-Of-Tomorrow",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Client-Cert",
+    "Forwarded",
+    "X-Real-IP",
+    "X-Request-Id",
+];
+
+#[tokio::test]
+async fn nothing_that_only_a_proxy_may_say_gets_in() {
+    let Some(program) = program("nothing_that_only_a_proxy_may_say_gets_in") else { return };
+    let upstream = Upstream::start("127.0.0.8").await;
+    let leader = Leader::start(Some(published(&[upstream.address], 1))).await;
+    let envoy = Envoy::start(&program, &[leader.address]);
+    let edge = envoy.edge().await;
+    answered_by(edge, &upstream).await;
+
+    let plain = fetch(edge, "GET", ECHO_PATH).await.unwrap();
+    let mut headers: String = SAID_BY_PROXIES.map(|name| format!("{name}: spoofed\r\n")).concat();
+    headers.push_str("X-Forwarded-Proto: https\r\n");
+    let spoofed = fetch_with(edge, "GET", ECHO_PATH, &headers).await.unwrap();
+    assert_eq!((spoofed.status, &spoofed.body), (200, &plain.body), "as if nothing had been said");
+    assert!(plain.body.contains("\r\nx-envoy-external-address: 127.0.0.1\r\n"), "{}", plain.body);
+    assert!(plain.body.contains("\r\nx-forwarded-proto: http\r\n"), "{}", plain.body);
+
+    // Obeyed, the first would answer 504 and the second would ask until a million.
+    let hasty = "X-Envoy-Upstream-Rq-Timeout-Ms: 50\r\nX-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 20\r\n";
+    assert_eq!(fetch_with(edge, "GET", LATE_PATH, hasty).await.unwrap().status, 200);
+    let again = "X-Envoy-Retry-On: 5xx\r\nX-Envoy-Max-Retries: 1000000\r\n";
+    assert_eq!(fetch_with(edge, "GET", BROKEN_PATH, again).await.unwrap().status, 500);
+    assert_eq!(upstream.broken.load(std::sync::atomic::Ordering::SeqCst), 1, "asked once");
+}
+
+#[tokio::test]
+async fn short_of_memory_envoy_sheds_load_and_recovers() {
+    let Some(program) = program("short_of_memory_envoy_sheds_load_and_recovers") else { return };
+    let upstream = Upstream::start("127.0.0.9").await;
+    let leader = Leader::start(Some(published(&[upstream.address], 1))).await;
+    let directory = tempfile::tempdir().unwrap();
+    let pressure = directory.path().join("pressure");
+    let press = |value: &str| {
+        let next = pressure.with_extension("next");
+        std::fs::write(&next, value).unwrap();
+        std::fs::rename(next, &pressure).unwrap();
+    };
+    press("0.1");
+    // All as it is, but the monitor: this one believes a file.
+    let monitor = "envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig";
+    let injected = "envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig";
+    let injected = format!("{injected}, filename: {:?}", pressure.display().to_string());
+    let further =
+        shared().replace(monitor, &injected).replace("monitors.cgroup_memory", "monitors.injected_resource");
+    let envoy = Envoy::start_in(directory, &program, &[leader.address], &further);
+    let edge = envoy.edge().await;
+    answered_by(edge, &upstream).await;
+
+    let wait = async |status: Option<u16>| {
+        eventually("what is done about the pressure", async || {
+            let answer = fetch(edge, "GET", "/").await;
+            (answer.as_ref().map(|answer| answer.status) == status).then_some(answer)
+        })
+        .await
+    };
+    press("0.96");
+    let shed = wait(Some(503)).await.unwrap();
+    assert!(shed.head.contains("\r\nx-content-type-options: nosniff\r\n"), "{}", shed.head);
+    press("0.985");
+    assert!(wait(None).await.is_none(), "no new connection");
+    press("0.1");
+    wait(Some(200)).await;
+    let actions = envoy.admin("/stats?filter=overload.*active").await.unwrap();
+    assert_eq!(actions.matches("overload_actions").count(), 6, "{actions}");
+    assert!(!envoy.log().to_lowercase().contains("deprecated"), "{}", envoy.log());
 }
 
 #[tokio::test]

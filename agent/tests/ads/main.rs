@@ -6,4 +6,5 @@ mod envoy;
 mod leader;
 mod protocol;
 mod roster;
+mod secure;
 mod upstream;

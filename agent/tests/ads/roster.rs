@@ -8,17 +8,25 @@ use muster::fleet::{Change, KeySpace, Node, NodeState, Ports, Put, Roster, node_
 
 /// A port of 0 lets Envoy choose a free one.
 pub fn settings() -> EdgeSettings {
-    EdgeSettings { listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), prefix: "/muster".to_owned() }
+    EdgeSettings {
+        listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        prefix: "/muster".to_owned(),
+        tls: None,
+    }
 }
 
 /// A complete roster of these endpoints, as of revision `applied`.
 pub fn published(endpoints: &[SocketAddrV4], applied: i64) -> Published {
+    published_with(endpoints, applied, &settings())
+}
+
+pub fn published_with(endpoints: &[SocketAddrV4], applied: i64, settings: &EdgeSettings) -> Published {
     let space = KeySpace::new("/muster", vec!["127.0.0.0/8".parse().unwrap()]);
     let entries: Vec<Change> = endpoints.iter().map(|endpoint| entry(&space, endpoint)).collect();
     let (mut roster, rejections) = Roster::from_list(&space, 1, &entries, applied, None);
     assert!(rejections.is_empty(), "{rejections:?}");
     roster.applied = applied;
-    Published::of(&roster, &settings())
+    Published::of(&roster, settings)
 }
 
 /// 127.1.0.1 to 127.1.0.`count`: for streams that never connect to them.

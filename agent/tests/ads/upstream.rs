@@ -1,6 +1,8 @@
 //! A tiny HTTP/1.1 server in nginx's place, and a client as tiny.
 
 use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +12,8 @@ use tokio::task::JoinHandle;
 /// Says its own address, on every path but those below.
 pub struct Upstream {
     pub address: SocketAddrV4,
+    /// Requests for [`BROKEN_PATH`].
+    pub broken: Arc<AtomicU32>,
     serving: JoinHandle<()>,
 }
 
@@ -31,6 +35,10 @@ pub const LATE_PATH: &str = "/late";
 const LATE: Duration = Duration::from_millis(400);
 /// By which Envoy's health check knows the fleet of [`settings`](crate::roster::settings).
 const FLEET: &str = "X-Envoy-Upstream-Healthchecked-Cluster: /muster\r\n";
+/// Answered with the request's own line and headers, in lower case.
+pub const ECHO_PATH: &str = "/echo";
+/// Answered with 500.
+pub const BROKEN_PATH: &str = "/broken";
 /// Never answered.
 pub const SILENT_PATH: &str = "/silent";
 
@@ -39,14 +47,16 @@ impl Upstream {
     pub async fn start(ip: &str) -> Self {
         let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
+        let broken = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&broken);
         let serving = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(socket, address));
+                connections.spawn(serve(socket, address, Arc::clone(&counted)));
             }
         });
-        Self { address, serving }
+        Self { address, broken, serving }
     }
 }
 
@@ -58,8 +68,13 @@ impl Drop for Upstream {
 
 /// Requests `path` as written, on a connection of its own; `None` when there is no answer.
 pub async fn fetch(address: SocketAddrV4, method: &str, path: &str) -> Option<Answer> {
+    fetch_with(address, method, path, "").await
+}
+
+/// The same with more headers, each with its line's end.
+pub async fn fetch_with(address: SocketAddrV4, method: &str, path: &str, headers: &str) -> Option<Answer> {
     let mut socket = TcpStream::connect(address).await.ok()?;
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n");
     socket.write_all(request.as_bytes()).await.ok()?;
     let mut bytes = Vec::new();
     // Not to the end of the connection, which Envoy holds open for up to a second after an answer of its own.
@@ -80,7 +95,7 @@ fn is_whole(bytes: &[u8], method: &str) -> bool {
         || head.contains("chunked") && body.ends_with("0\r\n\r\n")
 }
 
-async fn serve(mut socket: TcpStream, address: SocketAddrV4) -> Option<()> {
+async fn serve(mut socket: TcpStream, address: SocketAddrV4, broken: Arc<AtomicU32>) -> Option<()> {
     let mut received = Vec::new();
     loop {
         while !received.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -98,11 +113,13 @@ async fn serve(mut socket: TcpStream, address: SocketAddrV4) -> Option<()> {
                 if path == LATE_PATH {
                     tokio::time::sleep(LATE).await;
                 }
-                let body = address.to_string();
+                let body = if path == ECHO_PATH { request.to_lowercase() } else { address.to_string() };
                 let length = body.len();
                 let fleet = if path == "/healthz" { FLEET } else { "" };
+                let status = if path == BROKEN_PATH { "500 Broken" } else { "200 OK" };
+                broken.fetch_add(u32::from(path == BROKEN_PATH), Ordering::SeqCst);
                 let head =
-                    format!("HTTP/1.1 200 OK\r\nServer: tiny\r\n{fleet}Content-Length: {length}\r\n\r\n");
+                    format!("HTTP/1.1 {status}\r\nServer: tiny\r\n{fleet}Content-Length: {length}\r\n\r\n");
                 let shown = if request.starts_with("HEAD") { "" } else { body.as_str() };
                 socket.write_all(format!("{head}{shown}").as_bytes()).await.ok()?;
             }

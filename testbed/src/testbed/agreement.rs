@@ -19,7 +19,16 @@ impl Testbed {
         if up.is_empty() || !self.settings.command.is_empty() {
             return Ok(Duration::ZERO);
         }
-        self.agreement(patience, &up).await
+        let took = self.agreement(patience, &up).await?;
+        // Envoy opens its port a moment after it knows the nodes.
+        eventually(patience, "every edge answers", async || {
+            for envoy in &self.envoys {
+                envoy.get("/healthz").await?;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(took)
     }
 
     /// Waits until the list on every expected node is the same in every byte and names exactly `expected`, fresh; and

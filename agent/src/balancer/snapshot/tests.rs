@@ -11,7 +11,11 @@ use super::*;
 use crate::fleet::{Change, KeySpace, Node, NodeState, Ports, Put, node_value};
 
 fn settings() -> EdgeSettings {
-    EdgeSettings { listen: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8080), prefix: "/muster".to_owned() }
+    EdgeSettings {
+        listen: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8080),
+        prefix: "/muster".to_owned(),
+        tls: None,
+    }
 }
 
 fn entry(last: u8, state: NodeState, revision: i64) -> Change {

@@ -1,0 +1,84 @@
+//! Headers that are not the client's to say, and those of answers that Envoy gives by itself.
+
+use envoy_types::pb::envoy::config::accesslog::v3::{
+    AccessLogFilter, ComparisonFilter, StatusCodeFilter, access_log_filter::FilterSpecifier,
+    comparison_filter,
+};
+use envoy_types::pb::envoy::config::common::mutation_rules::v3::{
+    HeaderMutation,
+    header_mutation::{Action, RemoveOnMatch},
+};
+use envoy_types::pb::envoy::config::core::v3::{
+    HeaderValue, HeaderValueOption, RuntimeUInt32, TypedExtensionConfig,
+    header_value_option::HeaderAppendAction::OverwriteIfExistsOrAdd,
+};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    LocalReplyConfig, ResponseMapper,
+};
+use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as Early;
+use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+
+use crate::balancer::wire::extension;
+
+const EARLY: &str = "envoy.http.early_header_mutation.header_mutation";
+
+/// What proxies tell those behind them. By prefix: Envoy itself takes away the ones that it would obey, and lets every
+/// other name through to a program that may believe it.
+const FROM_PROXIES: [&str; 2] = ["x-envoy-", "x-forwarded-"];
+/// The same under older names. Envoy writes no id of a request, so what came under that name would be the client's.
+const FROM_OTHER_PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-request-id"];
+
+/// On what Envoy answers by itself: a line of text that is nothing else, belongs to one moment and into no frame. nginx
+/// says the same of its own answers, so these are for those alone.
+const ON_OWN_ANSWERS: [(&str, &str); 3] = [
+    ("x-content-type-options", "nosniff"),
+    ("cache-control", "no-store"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+];
+
+/// Taken off every request before anything looks at it: this Envoy is the first, nobody stands before it. What Envoy
+/// says under such names comes after it.
+pub(super) fn stripped() -> TypedExtensionConfig {
+    let by_prefix = FROM_PROXIES.map(|prefix| {
+        Action::RemoveOnMatch(RemoveOnMatch {
+            key_matcher: Some(StringMatcher {
+                match_pattern: Some(MatchPattern::Prefix(prefix.to_owned())),
+                ..Default::default()
+            }),
+        })
+    });
+    let by_name = FROM_OTHER_PROXIES.map(|name| Action::Remove(name.to_owned()));
+    let mutations = by_prefix.into_iter().chain(by_name);
+    let mutations = mutations.map(|action| HeaderMutation { action: Some(action) }).collect();
+    extension(EARLY, Early { mutations })
+}
+
+/// Refusals of the codec are among them, for which there is no route that could add a header.
+pub(super) fn own_answers() -> LocalReplyConfig {
+    // There is no filter that lets everything through.
+    let any_status = StatusCodeFilter {
+        comparison: Some(ComparisonFilter {
+            op: comparison_filter::Op::Ge.into(),
+            value: Some(RuntimeUInt32 { default_value: 100, runtime_key: "edge.own_answers".to_owned() }),
+        }),
+    };
+    LocalReplyConfig {
+        mappers: vec![ResponseMapper {
+            filter: Some(AccessLogFilter {
+                filter_specifier: Some(FilterSpecifier::StatusCodeFilter(any_status)),
+            }),
+            headers_to_add: ON_OWN_ANSWERS.map(|(name, value)| header(name, value)).into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// A header of an answer, in place of any of that name.
+pub(super) fn header(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..Default::default() }),
+        append_action: OverwriteIfExistsOrAdd.into(),
+        ..Default::default()
+    }
+}
