@@ -25,6 +25,17 @@ main() {
   a_difference_fails
   reduced stop kill pause --duration 20
   reduced scale --duration 32 --sizes 5,2
+  a_fault_on_the_tour leader garbage
+}
+
+# a_fault_on_the_tour FAULT...: `make break` on this fleet.
+a_fault_on_the_tour() {
+  local fault port=${URL##*:}
+  for fault; do
+    COMPOSE_PROJECT_NAME=$PROJECT MUSTER_PORT=$port "$HERE/tour.sh" break "$fault" >>"$LOG" 2>&1 ||
+      fail "make break FAULT=$fault: $(tail -n 5 "$LOG")"
+    say "make break FAULT=$fault breaks nothing"
+  done
 }
 
 # Load never leaves this machine, whatever a script is given.

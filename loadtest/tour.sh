@@ -13,6 +13,8 @@ K6=$CACHE/parts/bin/k6
 FAULTS="scale stop kill leader pause nginx etcd garbage"
 # Requests a second: enough to meet every gap of 10 ms, and nothing for any machine.
 RATE=100
+# Seconds for which a step of the tour stands on a terminal.
+READING=12
 OUT=
 LOAD=
 
@@ -46,7 +48,7 @@ tour_demo() {
   act kill && show
   act leader && show
   act pause && show
-  act nginx
+  act nginx && show
   act etcd && show
   act garbage
   tell "and everything as it was"
@@ -67,7 +69,7 @@ act() {
 do_scale() {
   tell "scale to $((NODES + 2)): a node registers when its nginx answers, and everybody's list has it at once"
   fleet_up "$((NODES + 2))"
-  muster wait --count "$((NODES + 2))" --timeout 60
+  await --count "$((NODES + 2))"
 }
 
 do_stop() {
@@ -91,7 +93,7 @@ do_leader() {
   node=$(a_node leader)
   tell "kill the leader, $(name "$node"): the next in line deposes it; Envoy keeps what it was told"
   gone_by kill "$node"
-  muster wait --leader --timeout 30
+  await --leader
   back "$node"
 }
 
@@ -101,7 +103,7 @@ do_pause() {
   tell "freeze $(name "$node"): Envoy asks somebody else after 150 ms; two renewals that do not come take it off the list"
   gone_by pause "$node"
   docker unpause "$node" >/dev/null
-  muster wait --count "$(living | wc -l)" --timeout 60
+  await --count "$(living | wc -l)"
 }
 
 do_nginx() {
@@ -109,7 +111,7 @@ do_nginx() {
   node=$(a_node follower)
   tell "kill nginx inside $(name "$node"): muster is PID 1, takes the node off the list, and starts nginx again"
   docker exec "$node" sh -c 'kill -9 $(cat /run/muster/nginx.pid)'
-  muster wait --count "$(living | wc -l)" --timeout 60
+  await --count "$(living | wc -l)"
 }
 
 do_etcd() {
@@ -117,7 +119,7 @@ do_etcd() {
   member=$(containers "" etcd2)
   tell "stop a member of etcd: two of three are a majority"
   docker stop -t 5 "$member" >/dev/null
-  muster wait --leader --count "$(living | wc -l)" --timeout 60
+  await --leader --count "$(living | wc -l)"
   docker start "$member" >/dev/null
   muster check --wait 60 >/dev/null 2>&1 || fail "etcd did not come back: make check says why"
 }
@@ -135,15 +137,18 @@ gone_by() {
   address=$(address_of "$2")
   began=$(seconds)
   docker "$1" "$2" >/dev/null
-  muster wait --gone "$address" --timeout 60 >/dev/null
+  await --gone "$address"
   say "  $address is off the list $(since "$began") after the command began"
 }
 
 # back ID: a container that was ended is started again, and listed under a new life.
 back() {
   docker start "$1" >/dev/null
-  muster wait --count "$(living | wc -l)" --timeout 60
+  await --count "$(living | wc -l)"
 }
+
+# await WHAT...: as muster wait has it, in a minute at most.
+await() { muster wait "$@" --timeout 60 >/dev/null; }
 
 # muster COMMAND...: in a node that is awake.
 muster() {
@@ -164,7 +169,18 @@ a_node() {
 
 name() { docker inspect -f '{{.Name}}' "$1" | tr -d /; }
 tell() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
-show() { muster status >&2 || true; }
+
+# The fleet as it is, and on a terminal the clients' count beside it for as long as people read.
+show() {
+  local left
+  muster status >&2 || true
+  [[ -t 2 ]] || return 0
+  for ((left = READING; left > 0; left -= 1)); do
+    printf '\r  clients so far: %s requests answered, %s lost ' "$(counted answered)" "$(counted lost)" >&2
+    sleep 1
+  done
+  printf '\n' >&2
+}
 
 # k6 counts from here to the end, and is asked over its own port meanwhile.
 count_begins() {
