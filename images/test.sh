@@ -26,6 +26,9 @@ test_lint() {
   cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
   # Run from the top, so that "source=images/steps.sh" is found.
   shellcheck --external-sources images/*.sh images/*/*.sh loadtest/*.sh loadtest/*/*.sh .ci/run
+  images/parts.sh promtool
+  "$CACHE/parts/bin/promtool" test rules docs/alerts/muster.rules.test.yaml >"$CACHE/promtool.log" 2>&1 ||
+    fail "the alert rules: $(cat "$CACHE/promtool.log")"
   # Minutes to compile, so only where somebody has done it: docs/decisions/supply-chain-checks.md.
   if [[ -x $CACHE/tools/bin/cargo-deny ]]; then
     images/deny.sh
