@@ -16,7 +16,10 @@ use fixture::{about, files, node, roster};
 use muster::fleet::history::events;
 use muster::fleet::{Contact, Node, NodeState, Roster};
 use muster::metrics::{ListFile, Metrics, WriteResult};
-use muster::page::{About, Files, Publisher, content_security_policy, render, render_history, run};
+use muster::page::{
+    About, ContactState, Files, Itself, NginxHealth, Publisher, RegistryContact, content_security_policy,
+    render, render_history, render_itself, run, run_itself,
+};
 use proptest::prelude::*;
 use regex::Regex;
 use serde_json::Value;
@@ -409,6 +412,63 @@ async fn the_task_follows_roster_and_contact() {
     drop(contacts);
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("ends with its senders").unwrap();
     assert_eq!(names(dir.path()), four());
+}
+
+/// A node as it is in the middle of its life, or at the very beginning.
+fn itself(known: bool) -> Itself {
+    let at = |time: &str| known.then(|| time.to_owned());
+    Itself {
+        schema: 1,
+        id: "web-1-00000000000000ff".into(),
+        name: "web-1".into(),
+        ip: known.then_some(Ipv4Addr::new(10, 89, 0, 2)),
+        started_at: "2026-11-20T18:03:07.000Z".into(),
+        registry: RegistryContact {
+            id: at("5f0c2d9ab6e14837"),
+            state: if known { ContactState::Fresh } else { ContactState::Starting },
+            last_contact_at: at("2026-11-20T18:04:00.125Z"),
+            stale_since: None,
+            stale_after_ms: 5000,
+        },
+        lease_expires_at: at("2026-11-20T18:04:05.100Z"),
+        revision: 0,
+        digest: "0123456789abcdef".into(),
+        leader: known,
+        nginx: NginxHealth { pid: known.then_some(17), last_probe_at: at("2026-11-20T18:04:00.300Z") },
+    }
+}
+
+#[test]
+fn what_a_node_says_of_itself_has_its_schema() {
+    for known in [true, false] {
+        let file = parsed(&render_itself(&itself(known)));
+        schema::check(&schema_of("node.schema.json"), &file, "node.json");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_says_of_itself_is_written_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Metrics::new("0.0.0", "test");
+    let mut looks = 0;
+    let look = move || {
+        looks += 1;
+        Itself { revision: looks, ..itself(true) }
+    };
+    let task = tokio::spawn(run_itself(Publisher::new(dir.path()).unwrap(), look, metrics.clone()));
+    let shown = || {
+        fs::read(dir.path().join("node.json")).map_or(0, |bytes| parsed(&bytes)["revision"].as_i64().unwrap())
+    };
+    eventually("a third writing", || shown() >= 3).await;
+    // A directory in the way is counted, and goes by.
+    fs::remove_dir_all(dir.path()).unwrap();
+    fs::create_dir_all(dir.path().join("node.json/in-the-way")).unwrap();
+    let failed = || metrics.list_writes.get_or_create(&(ListFile::NodeJson, WriteResult::Failed)).get();
+    eventually("a counted failure", || failed() > 0).await;
+    fs::remove_dir_all(dir.path().join("node.json")).unwrap();
+    eventually("the file again", || shown() > 3).await;
+    task.abort();
+    assert_eq!(names(dir.path()), BTreeSet::from(["node.json".to_owned()]));
 }
 
 #[tokio::test]

@@ -17,10 +17,11 @@ pub fn check(schema: &Value, value: &Value, at: &str) {
             },
             "const" => rule == value,
             "enum" => rule.as_array().unwrap().contains(value),
+            // Each speaks of its own kind of value only, as the specification has it.
+            "minimum" | "maximum" if !value.is_number() => true,
             "minimum" => value.as_i64().unwrap() >= rule.as_i64().unwrap(),
             "maximum" => value.as_i64().unwrap() <= rule.as_i64().unwrap(),
             "minItems" => value.as_array().unwrap().len() as u64 >= rule.as_u64().unwrap(),
-            // Both speak of strings only, as the specification has it.
             "pattern" | "format" if !value.is_string() => true,
             "pattern" => Regex::new(rule.as_str().unwrap()).unwrap().is_match(value.as_str().unwrap()),
             "format" => match rule.as_str().unwrap() {
