@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help up up-local scale stop kill kill-leader status logs down clean images fmt lint test bench load peers model
+.PHONY: help up up-local scale stop kill kill-leader status logs down clean images fmt lint test test-page screenshots bench load peers model
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,14 @@ lint: ## formatting, clippy, shellcheck
 
 test: ## everything that is checked: lint, unit, property, integration, containers
 	@images/test.sh
+
+test-page: ## the page in a real browser, before a real fleet
+	@images/test.sh page
+
+screenshots: ## make the pictures of the page in docs/images anew
+	@images/parts.sh etcd envoy nginx
+	@cargo build --quiet --locked -p muster -p testbed
+	@images/browser.sh testbed/page/screenshots.py
 
 model: ## search the model of the protocol whole, and each mutant of it (docs/protocol.md)
 	@cargo run --release --quiet --locked -p model

@@ -35,6 +35,12 @@
     if (text !== undefined) node.textContent = text;
     return node;
   };
+  /// Parts of a line, with a space between, so that they are words to who hears them too.
+  const line = (name, ...parts) => {
+    const node = make("li", name);
+    parts.forEach((part, n) => node.append(...(n ? [" ", part] : [part])));
+    return node;
+  };
   const sign = (glyph) => { const node = make("span", "", glyph); node.setAttribute("aria-hidden", "true"); return node; };
 
   // Words.
@@ -406,13 +412,10 @@
     const rest = items.length - wanted.length;
     if (rest) wanted.push({ kind: "asked", glyph: "+", name: `${rest} more`, word: "" });
     const agreeing = items.filter((item) => item.kind === "agrees").length;
-    put($("asked"), `${agreeing} of ${items.length} that answered in the last 30 seconds`);
+    put($("asked"), `${agreeing} of the ${items.length} that answered in the last 30 seconds`);
     fillList($("chips"), wanted, (item) => {
-      const chip = make("li", item.kind);
-      chip.append(sign(item.glyph), make("b", "", item.name));
-      if (item.revision !== undefined) chip.append(make("span", "number", `r${item.revision}`));
-      chip.append(make("span", "word", item.word));
-      return chip;
+      const revision = item.revision === undefined ? [] : [make("span", "number", `r${item.revision}`)];
+      return line(item.kind, sign(item.glyph), make("b", "", item.name), ...revision, make("span", "word", item.word));
     });
   };
 
@@ -447,13 +450,11 @@
       if (met.has(id) || listed.has(id) || at === null || now() - at > REMEMBERED) continue;
       met.add(id);
       const [glyph, kind, words] = told_of(event);
-      items.push({ glyph, kind, words, ip: plain(event.ip), ago: `${lasted(now() - at)} ago` });
+      items.push({ glyph, kind, words, ago: `${lasted(now() - at)} ago` });
     }
     fillList($("gone"), items.length ? items.slice(0, EVENTS) : [{ words: "Nobody has left." }], (item) => {
-      const line = make("li", item.kind || "soft");
-      if (!item.kind) { line.append(item.words); return line; }
-      line.append(sign(item.glyph), make("span", "words", item.words), make("span", "number", item.ip), make("span", "ago", item.ago));
-      return line;
+      if (!item.kind) return make("li", "soft", item.words);
+      return line(item.kind, sign(item.glyph), make("span", "words", item.words), make("span", "ago", item.ago));
     });
   };
 
@@ -465,10 +466,9 @@
     if (all.length > BARS) items.push({ name: `and ${all.length - BARS} more`, ip: "", number: "", part: 0 });
     put($("requests"), served.length < REQUESTS ? `your last ${many(served.length, "request")}` : "your last 100 requests");
     fillList($("served"), items, (item) => {
-      const line = make("li"), bar = draw("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" });
+      const bar = draw("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" });
       bar.append(draw("rect", { class: "track", width: 100, height: 8 }), draw("rect", { class: "filled", width: (100 * item.part).toFixed(1), height: 8 }));
-      line.append(make("span", "words", item.name), bar, make("span", "number", String(item.number)));
-      return line;
+      return line("", make("span", "words", item.name), bar, make("span", "number", String(item.number)));
     });
   };
 
@@ -481,9 +481,7 @@
       const [glyph, kind, words] = told_of(event), at = moment(event.at);
       return { glyph, kind, words, at: at === null ? "" : time(at), revision: Number(event.revision) };
     }), (item) => {
-      const line = make("li", item.kind);
-      line.append(make("time", "number", item.at), sign(item.glyph), make("span", "words", item.words), make("span", "number ago", `r${item.revision}`));
-      return line;
+      return line(item.kind, make("time", "number", item.at), sign(item.glyph), make("span", "words", item.words), make("span", "number ago", `r${item.revision}`));
     });
     const svg = $("chart"), width = Math.max(240, svg.clientWidth || 600), height = 140;
     const stamp = `${Math.floor(now() / 5000)} ${width} ${count.serving}`;
@@ -508,7 +506,7 @@
     const top = Math.max(1, high) * 1.15, edge = { left: 34, right: 6, top: 8, bottom: 22 };
     const x = (at) => edge.left + (width - edge.left - edge.right) * (1 - (end - at) / span);
     const y = (value) => edge.top + (height - edge.top - edge.bottom) * (1 - value / top);
-    const line = points.map(([at, value]) => `${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join(" L ");
+    const path = points.map(([at, value]) => `${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join(" L ");
     svg.replaceChildren();
     set(svg, "viewBox", `0 0 ${width} ${height}`);
     const marks = [...new Set([0, Math.round(high / 2), high])];
@@ -520,8 +518,8 @@
       svg.append(draw("text", { x: x(end - part * span), y: height - 4, "text-anchor": part === 1 ? "start" : part ? "middle" : "end" },
         part ? `${lasted(Math.round(part * span / 1000) * 1000).replace(/ 0 s$/, "in")} ago` : "now"));
     }
-    svg.append(draw("path", { class: "area", d: `M ${line} L ${x(start).toFixed(1)} ${y(0)} L ${x(end).toFixed(1)} ${y(0)} Z` }),
-      draw("path", { class: "line", d: `M ${line}` }), draw("circle", { class: "dot", cx: x(end), cy: y(count.serving), r: 4 }));
+    svg.append(draw("path", { class: "area", d: `M ${path} L ${x(start).toFixed(1)} ${y(0)} L ${x(end).toFixed(1)} ${y(0)} Z` }),
+      draw("path", { class: "line", d: `M ${path}` }), draw("circle", { class: "dot", cx: x(end), cy: y(count.serving), r: 4 }));
     set(svg, "aria-label", `In the last ${many(minutes, "minute")} ${low === high ? low : `between ${low} and ${high}`} nodes were serving.`);
   };
 
