@@ -8,12 +8,13 @@ cd "$ROOT"
 
 # A newer one must know Debian's Chromium: try it with `make test-page`.
 PLAYWRIGHT=1.65.2
+PILLOW=13.0.0
 VENV=$CACHE/venv
 
 main() {
   # The fonts too: without any, Chromium draws boxes.
   [[ -x /usr/bin/chromium ]] || install_packages chromium fonts-dejavu-core
-  [[ -f $VENV/playwright-$PLAYWRIGHT ]] || make_venv
+  [[ -f $VENV/made-$PLAYWRIGHT-$PILLOW ]] || make_venv
   exec "$VENV/bin/python" "$@"
 }
 
@@ -25,9 +26,9 @@ make_venv() {
     install_packages python3-venv
     /usr/bin/python3 -m venv "$VENV" >"$log" 2>&1 || fail "no virtual environment: $(tail -n 2 "$log")"
   fi
-  "$VENV/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "playwright==$PLAYWRIGHT" >"$log" 2>&1 ||
-    fail "pip could not install playwright==$PLAYWRIGHT: $(tail -n 2 "$log")"
-  touch "$VENV/playwright-$PLAYWRIGHT"
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "playwright==$PLAYWRIGHT" "pillow==$PILLOW" >"$log" 2>&1 ||
+    fail "pip could not install Playwright: $(tail -n 2 "$log")"
+  touch "$VENV/made-$PLAYWRIGHT-$PILLOW"
 }
 
 main "$@"

@@ -18,6 +18,7 @@ from fleet import Clock, Fleet, eventually
 HERE = Path(__file__).parent
 LOOKS = (HERE / "looks.js").read_text()
 WITNESS = (HERE / "witness.js").read_text()
+EMPTY = "says => ({ ...says, revision: says.revision + 1, count: 0, ips: [], nodes: [] })"
 HOSTILE = """</td></script><script>alert(1)</script><img src=x onerror=alert(1)>"'&amp;{{x}}"""
 
 
@@ -84,16 +85,8 @@ class Page:
         return seen
 
     def answer(self, path, change):
-        """From now on `path` is answered by what `change` makes of the real answer."""
-
-        def handle(route):
-            real = route.fetch()
-            says = change(real.json())
-            headers = {name: value for name, value in real.headers.items() if name != "content-length"}
-            route.fulfill(status=200, headers=headers, body=json.dumps(says))
-
-        self.page.unroute(f"**/{path}")
-        self.page.route(f"**/{path}", handle)
+        """From now on the page is told what `change`, in JavaScript, makes of the real answer and its headers."""
+        self.page.evaluate(f"(() => {{ change[{json.dumps(path)}] = {change}; }})()")
 
     def close(self):
         self.context.close()
@@ -321,11 +314,11 @@ def never_back(fleet, browser):
     page = Page(browser, fleet.url)
     page.says("^● Healthy")
     shown = int(page.text("#revision"))
-    page.answer("ips.json", lambda says: {**says, "revision": says["revision"] - 1, "nodes": says["nodes"][:1]})
+    page.answer("ips.json", "says => ({ ...says, revision: says.revision - 1, nodes: says.nodes.slice(0, 1) })")
     eventually("an older list was told", lambda: expect(str(shown - 1) in page.page.evaluate("Object.keys(seen.lists)"), "not yet"))
     Clock.wait(2.5)
     expect(page.text("#revision") == str(shown) and len(page.all("#rows .ip")) == 3, "it went back")
-    page.answer("ips.json", lambda says: {**says, "revision": 2, "registry": "0" * 16, "nodes": says["nodes"][:1]})
+    page.answer("ips.json", "says => ({ ...says, revision: 2, registry: '0'.repeat(16), nodes: says.nodes.slice(0, 1) })")
     page.says("^2$", "#revision")
     page.says("^0{16}$", "#registry")
     expect(len(page.all("#rows .ip")) == 1, page.all("#rows .ip"))
@@ -333,22 +326,18 @@ def never_back(fleet, browser):
 
 
 def hostile(fleet, browser):
-    def spoil(value):
-        if isinstance(value, dict):
-            return {key: spoil(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [spoil(inner) for inner in value]
-        return HOSTILE if isinstance(value, str) else value
-
+    spoil = "function spoil(value) { if (typeof value === 'string') return HOSTILE; if (Array.isArray(value)) return value.map((one) => spoil(one));" \
+        "return value && typeof value === 'object' ? Object.fromEntries(Object.entries(value).map(([name, one]) => [name, spoil(one)])) : value; }"
+    spoil = spoil.replace("HOSTILE", json.dumps(HOSTILE))
     page = Page(browser, fleet.url)
     page.says("^● Healthy")
     for path in ("node.json", "history.json", "ips.json"):
         page.answer(path, spoil)
     eventually("the text is shown as text", lambda: expect(HOSTILE in page.all("#rows .name"), page.all("#rows .name")))
     expect(page.page.locator("img, #rows script").count() == 0, "text became markup")
-    for wrong in (lambda _: None, lambda _: [], lambda _: {"schema": 1}, lambda _: {"schema": 2}, lambda says: {**says, "nodes": {}, "events": 3, "registry": None}):
+    for wrong in ("null", "[]", "({ schema: 1 })", "({ schema: 2 })", "({ ...says, nodes: {}, events: 3, registry: null })"):
         for path in ("node.json", "history.json", "ips.json"):
-            page.answer(path, wrong)
+            page.answer(path, f"says => {wrong}")
         before = len(page.requests)
         page.page.locator("#refresh").click()
         eventually("asked", lambda: expect(len(page.requests) >= before + 3, "not yet"))
@@ -364,18 +353,13 @@ def mixed(fleet, browser):
     page.says("^● Healthy")
     odd = fleet.get("ips.json")["nodes"][0]["name"]
 
-    def cut(says):
-        return {**says, "registry": {**says["registry"], "state": "stale"}} if says["name"] == odd else says
-
-    def behind(says):
-        return {**says, "revision": 1, "digest": "0" * 16} if says["name"] == odd else says
-
-    page.answer("node.json", cut)
-    # The list of that very node says otherwise; both are read here as they come, so its chip may change, not the rest.
-    page.page.route("**/ips.json", lambda route: route.fulfill(response=route.fetch(), headers={**route.fetch().headers, "x-served-by": ""}))
+    odd_one = f"says.name !== {json.dumps(odd)} ? says :"
+    page.answer("node.json", f"says => {odd_one} ({{ ...says, registry: {{ ...says.registry, state: 'stale' }} }})")
+    # The list of that very node says otherwise: nobody is named for it, so that it does not count.
+    page.answer("ips.json", "(says, headers) => { headers.delete('x-served-by'); return says; }")
     page.says("^▲ Degraded: All 3 nodes serving, 1 out of touch")
     page.lists(f"{odd} .*out of touch", "#chips .stale")
-    page.answer("node.json", behind)
+    page.answer("node.json", f"says => {odd_one} ({{ ...says, revision: 1, digest: '0'.repeat(16) }})")
     page.says("^▲ Degraded: All 3 nodes serving, 1 behind")
     page.lists(f"{odd} .*behind", "#chips .behind")
     page.well_made("mixed")
@@ -385,7 +369,7 @@ def mixed(fleet, browser):
 def empty(fleet, browser):
     page = Page(browser, fleet.url)
     page.says("^● Healthy")
-    page.answer("ips.json", lambda says: {**says, "revision": says["revision"] + 1, "count": 0, "ips": [], "nodes": []})
+    page.answer("ips.json", EMPTY)
     page.says("^✕ Down: No node is registered")
     expect(page.body() == "bad" and page.text("#rows") == "No node is registered.", page.text("#rows"))
     page.well_made("empty")
@@ -393,13 +377,9 @@ def empty(fleet, browser):
 
 
 def thousand(fleet, browser):
-    def many(says):
-        nodes = [
-            {**says["nodes"][0], "id": f"n{n}-{n:016x}", "name": f"n{n}", "ip": f"10.0.{n // 250}.{n % 250 + 1}", "leader": n == 0}
-            for n in range(1000)
-        ]
-        return {**says, "revision": says["revision"] + 1, "count": 1000, "ips": [node["ip"] for node in nodes], "nodes": nodes}
-
+    many = """says => { const nodes = Array.from({ length: 1000 }, (_, n) => ({ ...says.nodes[0], id: `n${n}`, name: `n${n}`,
+        ip: `10.0.${Math.floor(n / 250)}.${n % 250 + 1}`, leader: n === 0 }));
+      return { ...says, revision: says.revision + 1, count: 1000, nodes }; }"""
     page = Page(browser, fleet.url)
     page.says("^● Healthy")
     note = "new PerformanceObserver(list => window.took = Math.max(window.took || 0, ...list.getEntries().map(one => one.duration)))" \
@@ -411,11 +391,13 @@ def thousand(fleet, browser):
     expect(page.text("#more") == "and 500 more in ips.json", page.text("#more"))
     eventually("drawn again", lambda: expect(page.page.evaluate("window.took > 0"), "not yet"))
     took = page.page.evaluate("window.took")
+    relaid = page.page.evaluate("""(() => { const start = performance.now();
+      document.body.style.paddingLeft = "21px"; document.body.offsetHeight; return performance.now() - start; })()""")
     # 100 ms is what is asked for; what a loaded machine of two cores makes of it is another matter.
     expect(took < 1000, f"1,000 nodes took {took} ms")
     page.clean("thousand")
     page.close()
-    return f"1,000 nodes drawn in {took:.0f} ms"
+    return f"1,000 nodes drawn in {took:.0f} ms, the whole page laid out anew in {relaid:.0f} ms"
 
 
 def spoke_seldom(seen):

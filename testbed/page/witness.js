@@ -1,11 +1,16 @@
 // Runs before the page's own script: notes what it is told, what it shows after each drawing, and when it speaks.
+// `change` has functions that make another answer of what a file says.
 (() => {
   const seen = window.seen = { lists: {}, drawn: {}, wrong: [], spoken: [], violations: [], back: [] };
-  const ask = window.fetch;
+  const ask = window.fetch, change = window.change = {};
   window.fetch = async (...what) => {
-    const answer = await ask(...what);
-    if (what[0] === "ips.json" && answer.ok) {
-      const list = await answer.clone().json();
+    let answer = await ask(...what);
+    if (change[what[0]] && answer.ok) {
+      const headers = new Headers(answer.headers);
+      answer = new Response(JSON.stringify(change[what[0]](await answer.json(), headers) ?? null), { headers });
+    }
+    const list = what[0] === "ips.json" && answer.ok && await answer.clone().json();
+    if (list && Array.isArray(list.nodes)) {
       seen.lists[list.revision] = list.nodes.map((node) => `${node.ip} ${node.name} ${node.state} ${node.leader ? "leader" : "follower"}`);
     }
     return answer;

@@ -362,7 +362,7 @@
         parts = newRow();
         rows.set(node.id, parts);
       }
-      const fresh = !parts.row.parentNode && !first;
+      const fresh = !parts.row.parentNode && !first && wanted.length - rows.size < 20;
       fill(parts, node, current);
       if (fresh) parts.row.className += " new";
       if (parts.row === at) at = at.nextElementSibling;
@@ -474,7 +474,9 @@
 
   // The number of serving nodes, walked back from now.
   const STEPS = { joined: 1, unmarked: 1, draining: -1, lost: -1, expired: -1, withdrawn: -1, superseded: -1, marked: -1 };
-  const chart = { stamp: null };
+  const chart = { stamp: null, width: 600 };
+  // Asking for a width in the middle of drawing would lay out everything twice.
+  new ResizeObserver(([entry]) => { chart.width = Math.round(entry.contentRect.width); }).observe($("chart"));
   const showTimeline = (count) => {
     if (now() === null || !shown.list) return;
     fillList($("events"), past.events.slice(0, EVENTS).map((event) => {
@@ -483,7 +485,7 @@
     }), (item) => {
       return line(item.kind, make("time", "number", item.at), sign(item.glyph), make("span", "words", item.words), make("span", "number ago", `r${item.revision}`));
     });
-    const svg = $("chart"), width = Math.max(240, svg.clientWidth || 600), height = 140;
+    const svg = $("chart"), width = Math.max(240, chart.width), height = 140;
     const stamp = `${Math.floor(now() / 5000)} ${width} ${count.serving}`;
     if (chart.stamp === stamp) return;
     chart.stamp = stamp;
