@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model deny sbom demo break
+.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,14 @@ deny: ## licences, sources and bans of what is compiled in, and known holes wher
 
 sbom: ## what the node's image is made of, as CycloneDX: target/sbom/node.cdx.json
 	@images/sbom.sh
+
+test-page: ## the page in a real browser, before a real fleet
+	@images/test.sh page
+
+screenshots: ## make the pictures of the page in docs/images anew
+	@images/parts.sh etcd envoy nginx
+	@cargo build --quiet --locked -p muster -p testbed
+	@images/browser.sh testbed/page/screenshots.py
 
 model: ## search the model of the protocol whole, and each mutant of it (docs/protocol.md)
 	@cargo run --release --quiet --locked -p model

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that is checked, from the cheapest to the dearest: images/test.sh [lint] [unit] [containers]
+# Everything that is checked, from the cheapest to the dearest: images/test.sh [lint] [unit] [page] [containers]
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
@@ -9,7 +9,7 @@ main() {
   local stage started
   (($# > 0)) || set -- lint unit containers
   for stage; do
-    [[ $stage =~ ^(lint|unit|containers)$ ]] || fail "unknown stage '$stage': lint, unit or containers"
+    [[ $stage =~ ^(lint|unit|page|containers)$ ]] || fail "unknown stage '$stage': lint, unit, page or containers"
   done
   for stage; do
     started=$(seconds)
@@ -42,6 +42,15 @@ test_unit() {
   need protoc=protobuf-compiler curl=curl
   images/parts.sh etcd envoy nginx
   cargo test --workspace --locked --quiet
+}
+
+# The page in a real browser, before a real fleet.
+test_page() {
+  need_rust
+  need protoc=protobuf-compiler
+  images/parts.sh etcd envoy nginx
+  cargo build --locked --quiet -p muster -p testbed
+  images/browser.sh testbed/page/check.py
 }
 
 # The whole fleet in containers, under a project name and a port of its own.

@@ -1,6 +1,7 @@
 //! The node as a whole: the phases of its life. Which tasks there are and which channels join them is in [`wiring`].
 
 mod gauges;
+mod itself;
 mod relays;
 mod wiring;
 

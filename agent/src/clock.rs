@@ -54,8 +54,17 @@ pub fn wall() -> String {
 /// The wall-clock time `age` ago.
 pub fn wall_before(age: Duration) -> String {
     let now = jiff::Timestamp::now();
-    let then = now.checked_sub(age).unwrap_or(now);
-    then.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    shown(now.checked_sub(age).unwrap_or(now))
+}
+
+/// The wall-clock time in `span`.
+pub fn wall_after(span: Duration) -> String {
+    let now = jiff::Timestamp::now();
+    shown(now.checked_add(span).unwrap_or(now))
+}
+
+fn shown(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 #[cfg(test)]

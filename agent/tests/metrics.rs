@@ -90,7 +90,7 @@ fn names_are_as_promised_and_clean() {
         assert_eq!(*value != 0.0, alive.iter().any(|start| series.starts_with(start)), "{series} is {value}");
     }
     assert_eq!(samples[r#"muster_build_info{version="1.2.3",revision="abc"}"#], 1.0);
-    assert_eq!(samples.keys().filter(|series| series.starts_with("muster_list_writes_total")).count(), 10);
+    assert_eq!(samples.keys().filter(|series| series.starts_with("muster_list_writes_total")).count(), 12);
 }
 
 #[test]

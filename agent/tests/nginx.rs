@@ -74,9 +74,13 @@ impl Node {
         };
         change(&mut nginx, tmp.path());
         nginx.prepare().unwrap();
-        for (name, text) in
-            [("ips.html", "<!doctype html>page"), ("ips.json", "{}"), ("ips.txt", "list"), ("sd.json", "[]")]
-        {
+        for (name, text) in [
+            ("ips.html", "<!doctype html>page"),
+            ("ips.json", "{}"),
+            ("ips.txt", "list"),
+            ("sd.json", "[]"),
+            ("node.json", "{}"),
+        ] {
             fs::write(nginx.dir.join(name), text).unwrap();
         }
         for hidden in [".ips.json.tmp", ".muster-x", "ips.json.tmp", "other.html"] {
@@ -174,6 +178,7 @@ async fn serves_exactly_what_it_should() {
         ("/ips.json", "application/json", "{}"),
         ("/ips.txt", "text/plain; charset=utf-8", "list"),
         ("/sd.json", "application/json", "[]"),
+        ("/node.json", "application/json", "{}"),
         ("/healthz", "text/plain; charset=utf-8", HEALTHZ),
         ("//ips.json", "application/json", "{}"),
         ("/ips.json?x=1", "application/json", "{}"),

@@ -16,7 +16,10 @@ use fixture::{about, files, node, roster};
 use muster::fleet::history::events;
 use muster::fleet::{Contact, Node, NodeState, Roster};
 use muster::metrics::{ListFile, Metrics, WriteResult};
-use muster::page::{About, Files, Publisher, content_security_policy, render, render_history, run};
+use muster::page::{
+    About, ContactState, Files, Itself, NginxHealth, Publisher, RegistryContact, content_security_policy,
+    render, render_history, render_itself, run, run_itself,
+};
 use proptest::prelude::*;
 use regex::Regex;
 use serde_json::Value;
@@ -53,11 +56,18 @@ fn schema_of(name: &str) -> Value {
     parsed(&fs::read(path).expect("the schema is in docs/schema"))
 }
 
-/// The page without its style block.
+/// A block of the page, such as its one `style`, and the page without it.
+fn block<'a>(page: &'a str, tag: &str) -> (&'a str, String) {
+    let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+    let (before, rest) = page.split_once(&open).expect("there is one");
+    let (inside, after) = rest.split_once(&close).expect("which ends");
+    (inside, format!("{before}{after}"))
+}
+
+/// The page without style and script, which are the same in all.
 fn markup(files: &Files) -> String {
-    let page = text(&files.ips_html);
-    let (before, rest) = page.split_once("<style>").expect("one style block");
-    format!("{before}{}", rest.split_once("</style>").expect("which ends").1)
+    let page = block(text(&files.ips_html), "style").1;
+    block(&page, "script").1
 }
 
 fn addresses(list: &Value) -> Vec<Ipv4Addr> {
@@ -95,7 +105,7 @@ proptest! {
         let markup = markup(&files);
         let shown: Vec<String> = cell.captures_iter(&markup).map(|found| found[1].to_owned()).collect();
         prop_assert_eq!(&shown, &all);
-        let served = markup.matches("</span> serving</span>").count();
+        let served = block(&markup.replace(" id=\"rows\"", ""), "tbody").0.matches("</span> serving</span>").count();
         prop_assert_eq!(served, ips.len());
         prop_assert_eq!(sd.as_array().unwrap().len(), all.len());
         for each in [&files.ips_json, &files.sd_json, &files.ips_html] {
@@ -141,7 +151,7 @@ fn the_verdict_is_the_worst_of_its_parts() {
         let contact = Contact { stale_since: stale.map(str::to_owned) };
         let page = render(roster, &contact, &about()).ips_html;
         let class =
-            Regex::new("<body class=\"([a-z]+)\">").unwrap().captures(text(&page)).unwrap()[1].to_owned();
+            Regex::new("<body class=\"([a-z]+)\" ").unwrap().captures(text(&page)).unwrap()[1].to_owned();
         let title = Regex::new("<title>(.*)</title>").unwrap().captures(text(&page)).unwrap()[1].to_owned();
         format!("{class}: {title}")
     };
@@ -178,29 +188,52 @@ fn a_stale_list_says_since_when() {
 }
 
 #[test]
-fn a_thousand_nodes_are_shown_and_of_more_five_hundred() {
+fn of_a_thousand_nodes_five_hundred_are_shown() {
     let nodes: Vec<Node> = (0..1500).map(node).collect();
     let rows = |count: usize| markup(&files(&roster(&nodes[..count]))).matches("<th scope=\"row\">").count();
-    assert_eq!(rows(1000), 1000);
-    assert_eq!(rows(1001), 500);
+    assert_eq!((rows(500), rows(501), rows(1000)), (500, 500, 500));
     let page = files(&roster(&nodes)).ips_html;
-    assert!(text(&page).contains("and 1000 more in <a href=\"ips.json\">ips.json</a>"));
+    let more = "<p class=\"more\" id=\"more\">and <span id=\"hidden-rows\">1000</span> more in <a href=\"ips.json\">";
+    assert!(text(&page).contains(more));
+    assert!(block(text(&page), "script").0.contains("SHOWN = 500,"), "the script shows as many");
+    assert!(markup(&files(&roster(&nodes[..500]))).contains("id=\"more\" hidden>"));
     assert!(text(&page).contains("All 1500 nodes serving"));
 }
 
 #[test]
-fn the_page_needs_nothing_from_outside_and_its_policy_fits_its_style() {
+fn the_page_needs_nothing_from_outside_and_its_policy_fits_it() {
     use base64::Engine;
     use sha2::Digest;
 
     let page = files(&roster(&[node(0)])).ips_html;
     let page = text(&page);
-    for outside in ["<script", "http:", "https:", "url(", "@import", " style=", "src=", "http-equiv"] {
+    for outside in ["<script ", "http:", "https:", "url(", "@import", " style=", "src=", "http-equiv"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
-    let hash = base64::prelude::BASE64_STANDARD.encode(sha2::Sha256::digest(style));
-    assert!(content_security_policy().contains(&format!("style-src 'sha256-{hash}'")));
+    assert_eq!((page.matches("<script").count(), page.matches("<style").count()), (1, 1));
+    assert!(!Regex::new(r#" on[a-z]+=""#).unwrap().is_match(page), "handlers are the script's");
+    let policy = content_security_policy();
+    for tag in ["style", "script"] {
+        let hash = base64::prelude::BASE64_STANDARD.encode(sha2::Sha256::digest(block(page, tag).0));
+        assert!(policy.contains(&format!("{tag}-src 'sha256-{hash}';")), "{policy}");
+    }
+    assert!(!policy.contains("unsafe") && policy.starts_with("default-src 'none';"), "{policy}");
+}
+
+#[test]
+fn the_script_makes_no_markup_of_text_and_asks_no_clock_of_the_browser() {
+    let page = files(&roster(&[node(0)])).ips_html;
+    let script = block(text(&page), "script").0;
+    let ways = "innerHTML|outerHTML|insertAdjacentHTML|document\\.write|createContextualFragment|DOMParser|eval|Function|\
+                srcdoc|\\.style[ .=]|http|new Date\\(\\)|Date\\.now|localStorage|cookie";
+    let found: Vec<_> = Regex::new(ways).unwrap().find_iter(script).map(|found| found.as_str()).collect();
+    assert_eq!(found, Vec::<&str>::new());
+    let asked: BTreeSet<&str> = Regex::new(r#"ask\("([a-z.]+)"\)"#)
+        .unwrap()
+        .captures_iter(script)
+        .map(|c| c.get(1).unwrap().as_str())
+        .collect();
+    assert_eq!(asked, BTreeSet::from(["history.json", "ips.json", "node.json"]));
 }
 
 fn names(dir: &Path) -> BTreeSet<String> {
@@ -290,7 +323,7 @@ impl SmallDisk {
     fn new() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
             .arg(dir.path())
             .stderr(std::process::Stdio::null())
             .status()
@@ -328,7 +361,7 @@ fn a_full_or_read_only_disk_leaves_the_old_files() {
 
     // One page is left: the first temporary file fits, the page does not.
     let filler = fs::File::create(dir.join("filler")).unwrap();
-    let mut room = 64 * 1024;
+    let mut room = 256 * 1024;
     while std::io::Write::write_all(&mut &filler, &[0; 4096]).is_ok() {
         room -= 4096;
         assert!(room > 0);
@@ -409,6 +442,63 @@ async fn the_task_follows_roster_and_contact() {
     drop(contacts);
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("ends with its senders").unwrap();
     assert_eq!(names(dir.path()), four());
+}
+
+/// A node as it is in the middle of its life, or at the very beginning.
+fn itself(known: bool) -> Itself {
+    let at = |time: &str| known.then(|| time.to_owned());
+    Itself {
+        schema: 1,
+        id: "web-1-00000000000000ff".into(),
+        name: "web-1".into(),
+        ip: known.then_some(Ipv4Addr::new(10, 89, 0, 2)),
+        started_at: "2026-11-20T18:03:07.000Z".into(),
+        registry: RegistryContact {
+            id: at("5f0c2d9ab6e14837"),
+            state: if known { ContactState::Fresh } else { ContactState::Starting },
+            last_contact_at: at("2026-11-20T18:04:00.125Z"),
+            stale_since: None,
+            stale_after_ms: 5000,
+        },
+        lease_expires_at: at("2026-11-20T18:04:05.100Z"),
+        revision: 0,
+        digest: "0123456789abcdef".into(),
+        leader: known,
+        nginx: NginxHealth { pid: known.then_some(17), last_probe_at: at("2026-11-20T18:04:00.300Z") },
+    }
+}
+
+#[test]
+fn what_a_node_says_of_itself_has_its_schema() {
+    for known in [true, false] {
+        let file = parsed(&render_itself(&itself(known)));
+        schema::check(&schema_of("node.schema.json"), &file, "node.json");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_says_of_itself_is_written_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Metrics::new("0.0.0", "test");
+    let mut looks = 0;
+    let look = move || {
+        looks += 1;
+        Itself { revision: looks, ..itself(true) }
+    };
+    let task = tokio::spawn(run_itself(Publisher::new(dir.path()).unwrap(), look, metrics.clone()));
+    let shown = || {
+        fs::read(dir.path().join("node.json")).map_or(0, |bytes| parsed(&bytes)["revision"].as_i64().unwrap())
+    };
+    eventually("a third writing", || shown() >= 3).await;
+    // A directory in the way is counted, and goes by.
+    fs::remove_dir_all(dir.path()).unwrap();
+    fs::create_dir_all(dir.path().join("node.json/in-the-way")).unwrap();
+    let failed = || metrics.list_writes.get_or_create(&(ListFile::NodeJson, WriteResult::Failed)).get();
+    eventually("a counted failure", || failed() > 0).await;
+    fs::remove_dir_all(dir.path().join("node.json")).unwrap();
+    eventually("the file again", || shown() > 3).await;
+    task.abort();
+    assert_eq!(names(dir.path()), BTreeSet::from(["node.json".to_owned()]));
 }
 
 #[tokio::test]

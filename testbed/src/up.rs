@@ -22,6 +22,8 @@ const HELP: &str = "\
   pause NODE         freeze a node (SIGSTOP)
   resume NODE        let it go on
   start NODE         start a node that was stopped or killed
+  stop etcd          kill all members of etcd
+  start etcd         start them again, with their data
   quit               end everything; so does Ctrl-C";
 
 #[derive(Args)]
@@ -130,6 +132,15 @@ async fn obey(testbed: &mut Testbed, words: &[&str]) -> anyhow::Result<()> {
         ["help"] => {
             println!("{HELP}");
             return Ok(());
+        }
+        ["stop", "etcd"] => {
+            testbed.etcd.kill_all().await?;
+            println!("etcd stopped: the list stays, and turns stale");
+            return Ok(());
+        }
+        ["start", "etcd"] => {
+            testbed.etcd.start_all()?;
+            "etcd started".to_owned()
         }
         ["add"] => format!("node{} started", testbed.add_node().await?),
         ["add", count] => {

@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::gauges;
+use super::itself::Looker;
 use super::relays::{beat, publish, report_health, show_streams};
 use crate::balancer::xds::XdsServer;
 use crate::balancer::{EdgeSettings, EdgeTls};
-use crate::clock::{BootTime, SharedTime};
+use crate::clock::{BootTime, SharedTime, wall};
 use crate::config::RunFlags;
 use crate::fleet::{Contact, KeySpace, Ports, Roster};
 use crate::metrics::{self, Health, Metrics};
@@ -94,6 +95,7 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     let (drain, close) = (CancellationToken::new(), CancellationToken::new());
 
     heartbeat.set(BootTime::now());
+    let own_name = name.clone();
     let leases = Leases::start(&etcd, heartbeat.clone())?;
     let space = KeySpace::new(&*flags.registry.prefix, Vec::new());
     let settings = Settings {
@@ -217,7 +219,22 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     let about = About { fleet: flags.registry.fleet.clone(), prefix: flags.registry.prefix.clone() };
     let publisher =
         || Publisher::new(&flags.dir).with_context(|| format!("cannot use --dir {}", flags.dir.display()));
-    let (publisher, historian) = (publisher()?, publisher()?);
+    let (publisher, historian, diarist) = (publisher()?, publisher()?, publisher()?);
+    let answered = SharedTime::default();
+    let looker = Looker {
+        id: format!("{own_name}-{instance}"),
+        name: own_name,
+        started_at: wall(),
+        ttl: flags.ttl,
+        roster: roster.clone(),
+        address: address.clone(),
+        contact: contact.clone(),
+        heard: heard.clone(),
+        lease: lease.clone(),
+        leadership: leadership.clone(),
+        served: served.clone(),
+        answered: answered.clone(),
+    };
     let edge = EdgeSettings {
         listen: flags.edge,
         prefix: flags.registry.prefix.clone(),
@@ -247,12 +264,16 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     spawn("history", Box::pin(history.run()));
     spawn("recent", Box::pin(follow_history.run()));
     spawn("streams", Box::pin(show_streams(open, epoch, streams_in, metrics.clone())));
-    spawn("readiness", Box::pin(watch_readiness(question, served.clone(), ready_in, metrics.clone())));
+    spawn(
+        "readiness",
+        Box::pin(watch_readiness(question, served.clone(), ready_in, answered, metrics.clone())),
+    );
     spawn(
         "page",
         Box::pin(page::run(publisher, about.clone(), roster.clone(), contact.clone(), metrics.clone())),
     );
     spawn("chronicle", Box::pin(page::run_history(historian, about, recent, metrics.clone())));
+    spawn("itself", Box::pin(page::run_itself(diarist, move || looker.look(), metrics.clone())));
     spawn("snapshot", Box::pin(publish(roster.clone(), leadership.clone(), edge, published_in)));
     spawn(
         "gauges",

@@ -49,6 +49,7 @@ labels! {
         IpsTxt = "ips.txt",
         SdJson = "sd.json",
         HistoryJson = "history.json",
+        NodeJson = "node.json",
         IpsHtml = "ips.html",
     }
     WriteResult "result" {

@@ -104,15 +104,32 @@ impl Publisher {
         Ok(written)
     }
 
+    /// Replaces one file, whole as ever, without waiting for the disk: for what is written anew within a second.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn overwrite(&self, file: ListFile, bytes: &[u8]) -> Result<(), PublishError> {
+        let replace = || {
+            let temporary = self.temporary(bytes)?.into_temp_path();
+            temporary.persist(self.dir.join(file.as_str())).map_err(|error| error.error)
+        };
+        replace().map_err(|source| PublishError { file, dir: self.dir.clone(), source })
+    }
+
     fn write(&self, bytes: &[u8]) -> io::Result<TempPath> {
+        let file = self.temporary(bytes)?;
+        file.as_file().sync_all()?;
+        Ok(file.into_temp_path())
+    }
+
+    fn temporary(&self, bytes: &[u8]) -> io::Result<NamedTempFile> {
         // Somebody may have removed the directory under a running agent.
         fs::create_dir_all(&self.dir)?;
         let mut file: NamedTempFile = tempfile::Builder::new().prefix(LITTER).tempfile_in(&self.dir)?;
         file.write_all(bytes)?;
         // After creation and not by its mode argument, from which the umask would take away.
         file.as_file().set_permissions(Permissions::from_mode(MODE))?;
-        file.as_file().sync_all()?;
-        Ok(file.into_temp_path())
+        Ok(file)
     }
 
     /// The names too survive a power cut. Nothing on tmpfs.

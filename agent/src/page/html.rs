@@ -1,4 +1,5 @@
-//! `ips.html`: the list for people. No script, no outside asset, no clock: the page says absolute times only.
+//! `ips.html`: the list for people. No outside asset and no clock: what is rendered says absolute times only, and is
+//! complete; a constant script then keeps it current.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -11,28 +12,36 @@ use sha2::{Digest, Sha256};
 use super::render::{About, utc};
 use crate::fleet::{Contact, NodeState, Roster, Row};
 
-/// A page with more nodes than this shows only the first [`SHOWN_OF_MANY`]: browsers crawl on longer tables.
-const ALL_SHOWN_UP_TO: usize = 1000;
-const SHOWN_OF_MANY: usize = 500;
+/// Nodes in the table: browsers crawl on longer ones. The script has the same number.
+const SHOWN: usize = 500;
 const STYLE: &str = include_str!("templates/style.css");
+const SCRIPT: &str = include_str!("templates/page.js");
+const EMPTY: &str =
+    "The registry was read and holds no node. A node appears here as soon as its nginx answers.";
 
-/// The `Content-Security-Policy` under which `ips.html` is complete: its one style block and nothing else.
+/// The `Content-Security-Policy` under which `ips.html` is complete: its one style block, its one script, and requests
+/// to where it came from.
 ///
-/// By hash and not `unsafe-inline`, so that even text that slipped through the escaping could not restyle the page.
+/// By hash and not `unsafe-inline`, so that even text that slipped through the escaping could neither run nor restyle
+/// the page.
 pub fn content_security_policy() -> String {
-    let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE));
+    let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     format!(
-        "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'"
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        hash(SCRIPT),
+        hash(STYLE)
     )
 }
 
 /// Renders the page.
 pub(super) fn page(roster: &Roster, contact: &Contact, about: &About, rows: &[Row<'_>]) -> String {
     let tally = Tally::new(rows, roster.leader().is_some());
-    let shown = if rows.len() > ALL_SHOWN_UP_TO { SHOWN_OF_MANY } else { rows.len() };
+    let shown = rows.len().min(SHOWN);
     let page = Page {
         style: STYLE,
+        script: SCRIPT,
+        empty: EMPTY,
         about,
         verdict: Verdict::new(&tally, contact.stale_since.is_some()),
         stale_since: contact.stale_since.as_deref().map(Moment::new),
@@ -52,6 +61,9 @@ pub(super) fn page(roster: &Roster, contact: &Contact, about: &About, rows: &[Ro
 #[template(path = "ips.html")]
 struct Page<'a> {
     style: &'static str,
+    script: &'static str,
+    /// What a page without nodes says.
+    empty: &'static str,
     about: &'a About,
     verdict: Verdict,
     tally: Tally,

@@ -29,12 +29,13 @@ pub use limits::Limits;
 pub const HEALTHZ: &str = "ok\n";
 
 /// What is generated, with its content type. `/` is the first one while there is no own content.
-const GENERATED: [(&str, &str); 5] = [
+const GENERATED: [(&str, &str); 6] = [
     ("ips.html", "text/html; charset=utf-8"),
     ("ips.json", "application/json"),
     ("ips.txt", "text/plain; charset=utf-8"),
     ("sd.json", "application/json"),
     ("history.json", "application/json"),
+    ("node.json", "application/json"),
 ];
 
 /// The one of them that is a page.

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::probe::{Answer, ProbeError, ReadyUrl, probe};
 use super::served::{ChildState, Served};
+use crate::clock::{BootTime, SharedTime};
 use crate::metrics::Metrics;
 
 /// Between probes until the first answer: joining should not wait for a clock.
@@ -39,11 +40,13 @@ pub enum Question {
 }
 
 /// Asks `question` as long as the agent lives and keeps `ready` true while 200 comes back. The built-in nginx is
-/// killed, group and all, when it hangs: its life then starts it again. A COMMAND is left alone. Never returns.
+/// killed, group and all, when it hangs: its life then starts it again. A COMMAND is left alone. `answered` is moved to
+/// each answer. Never returns.
 pub async fn watch_readiness(
     question: Question,
     served: Served,
     ready: watch::Sender<bool>,
+    answered: SharedTime,
     metrics: Metrics,
 ) {
     let kills = matches!(question, Question::Healthz { .. });
@@ -77,6 +80,7 @@ pub async fn watch_readiness(
             Verdict::Ready => {
                 misses = 0;
                 since = Instant::now();
+                answered.set(BootTime::now());
                 set(&ready, &metrics, true, "");
             }
             Verdict::Late => debug!("a probe that came late does not count"),

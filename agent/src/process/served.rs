@@ -209,7 +209,8 @@ impl Served {
         }
     }
 
-    fn pid(&self) -> Option<Pid> {
+    /// While it runs.
+    pub fn pid(&self) -> Option<Pid> {
         match *self.state.borrow() {
             ChildState::Running { pid } => Some(pid),
             _ => None,

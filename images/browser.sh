@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# A browser for tests and pictures: images/browser.sh PROGRAM.py [ARGUMENT...] runs a Python program that has Playwright
+# and Debian's Chromium.
+set -euo pipefail
+# shellcheck source=images/steps.sh
+source "$(dirname "$0")/steps.sh"
+cd "$ROOT"
+
+# A newer one must know Debian's Chromium: try it with `make test-page`.
+PLAYWRIGHT=1.65.2
+PILLOW=13.0.0
+VENV=$CACHE/venv
+
+main() {
+  # The fonts too: without any, Chromium draws boxes.
+  [[ -x /usr/bin/chromium ]] || install_packages chromium fonts-dejavu-core
+  [[ -f $VENV/made-$PLAYWRIGHT-$PILLOW ]] || make_venv
+  exec "$VENV/bin/python" "$@"
+}
+
+make_venv() {
+  local log=$CACHE/venv.log python=python3
+  mkdir -p "$CACHE"
+  rm -rf "$VENV"
+  if ! "$python" -m venv "$VENV" >"$log" 2>&1; then
+    install_packages python3-venv
+    /usr/bin/python3 -m venv "$VENV" >"$log" 2>&1 || fail "no virtual environment: $(tail -n 2 "$log")"
+  fi
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "playwright==$PLAYWRIGHT" "pillow==$PILLOW" >"$log" 2>&1 ||
+    fail "pip could not install Playwright: $(tail -n 2 "$log")"
+  touch "$VENV/made-$PLAYWRIGHT-$PILLOW"
+}
+
+main "$@"
