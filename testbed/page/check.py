@@ -287,6 +287,7 @@ def unwatched(fleet, browser):
     before = len(page.requests)
     Clock.wait(3)
     expect(len(page.requests) == before, "a hidden page asks")
+    expect(page.page.title() == "‖ Not watched · muster", page.page.title())
     page.page.evaluate(turn, False)
     page.says("^● Healthy")
     page.clean("unwatched")
