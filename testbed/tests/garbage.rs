@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use testbed::Testbed;
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 const INSTANCE: &str = "0123456789abcdef";
 
 /// A node's value as it should be, but for one field.

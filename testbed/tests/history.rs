@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use testbed::{Testbed, eventually};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 /// A lease that plays no part within a test.
 const LONG: Duration = Duration::from_secs(20);
 

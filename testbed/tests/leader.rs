@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use testbed::{Link, Testbed, eventually};
 
-const SOON: Duration = Duration::from_secs(15);
-const LEASE: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(30);
 
 async fn another_leads(bed: &Testbed, than: u8) -> anyhow::Result<u8> {
     eventually(LEASE, "another node leads", async || {

@@ -6,8 +6,8 @@ use anyhow::{Context, ensure};
 use testbed::observe::Sampler;
 use testbed::{Link, Testbed, eventually};
 
-const SOON: Duration = Duration::from_secs(15);
-const LEASE: Duration = Duration::from_secs(12);
+const SOON: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_slept_longer_than_its_lease_comes_back_with_another() -> anyhow::Result<()> {

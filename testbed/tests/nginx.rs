@@ -6,7 +6,7 @@ use anyhow::ensure;
 use nix::sys::signal::Signal;
 use testbed::{Testbed, eventually};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_nginx_is_withdrawn_restarted_and_registered_again() -> anyhow::Result<()> {

@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use testbed::observe::Sampler;
 use testbed::{Link, Testbed, eventually};
 
-const SOON: Duration = Duration::from_secs(15);
-const LEASE: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(30);
 /// Election of etcd's own leader, reconnection with back-off, registration.
-const RECOVERY: Duration = Duration::from_secs(20);
+const RECOVERY: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_member_killed_or_frozen_changes_nothing() -> anyhow::Result<()> {
