@@ -57,6 +57,13 @@ pub struct Candidate {
     pub mod_revision: i64,
 }
 
+impl Candidate {
+    /// Whether it is the same candidacy, also when its key was written again meanwhile.
+    pub fn is(&self, other: &Candidate) -> bool {
+        *self == Candidate { mod_revision: self.mod_revision, ..other.clone() }
+    }
+}
+
 /// An operator's mark on a node's name: it stays registered and is not routed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {

@@ -57,7 +57,7 @@ impl AttendLeader {
                 continue;
             };
             let mut ending = self.attend(&leader).await;
-            let before = missed.take().filter(|(who, _)| *who == leader);
+            let before = missed.take().filter(|(who, _)| who.is(&leader));
             if ending == Some(Ending::Absent) {
                 let since = before.map_or_else(Instant::now, |(_, since)| since);
                 if since.elapsed() < OUT_OF_REACH {
@@ -66,7 +66,7 @@ impl AttendLeader {
                 }
             }
             if let Some(ending) = ending
-                && self.roster.borrow().leader() == Some(&leader)
+                && self.roster.borrow().leader().is_some_and(|now| now.is(&leader))
                 && !self.drain.is_cancelled()
             {
                 let lost = LeaderLost { leader, ending, at: Instant::now() };
@@ -94,7 +94,10 @@ impl AttendLeader {
                     Err(_) => return Some(if closed.by_peer() { Ending::Closed } else { Ending::Silent }),
                 },
                 changed = self.roster.changed() => {
-                    if changed.is_err() || self.roster.borrow_and_update().leader() != Some(leader) {
+                    // A leader that registers again, because its nginx was restarted, is left by nobody: all at once
+                    // would look to it as if it were cut off.
+                    let leads = self.roster.borrow_and_update().leader().is_some_and(|now| now.is(leader));
+                    if changed.is_err() || !leads {
                         say_goodbye(&words, &self.instance).await;
                         return None;
                     }

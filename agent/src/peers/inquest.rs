@@ -93,7 +93,7 @@ async fn look_into_leader(
     let LeaderLost { leader, ending, at } = lost;
     let instance = leader.instance.clone();
     sleep(PLACE_IN_LINE * place).await;
-    let still_leads = |leader: &Candidate| roster.borrow().leader() == Some(leader);
+    let still_leads = |leader: &Candidate| roster.borrow().leader().is_some_and(|now| now.is(leader));
     if !still_leads(&leader) {
         return;
     }
