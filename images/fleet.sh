@@ -129,7 +129,7 @@ fleet_muster() {
   exec docker exec "${terminal[@]}" "$node" muster "$@"
 }
 
-# One that is not paused; empty when there is none.
+# One that is not paused; empty when there is none, which is no failure here but a sentence of the caller's.
 awake_node() {
   containers "" nginx | xargs -r docker inspect -f '{{if not .State.Paused}}{{.Id}}{{end}}' | grep -m 1 . || true
 }

@@ -127,6 +127,7 @@ do_etcd() {
 do_garbage() {
   tell "write garbage into the registry: it is skipped, counted, and hides nobody"
   "${COMPOSE[@]}" run --rm -T etcd-root etcdctl put /muster/nodes/garbage '<script>alert(1)</script>' >>"$OUT/log" 2>&1
+  # It is to find a difference here, and says so by its exit code.
   muster verify --wait 5 | tail -n 2 >&2 || true
   "${COMPOSE[@]}" run --rm -T etcd-root etcdctl del /muster/nodes/garbage >>"$OUT/log" 2>&1
 }
@@ -173,6 +174,7 @@ tell() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
 # The fleet as it is, and on a terminal the clients' count beside it for as long as people read.
 show() {
   local left
+  # While something is broken it exits with 3, and is here to be looked at.
   muster status >&2 || true
   [[ -t 2 ]] || return 0
   for ((left = READING; left > 0; left -= 1)); do
@@ -212,6 +214,7 @@ judge() {
   local verdict=0 answered lost slowest
   muster verify --wait 60 >&2 || verdict=$?
   kill -INT "$LOAD"
+  # Interrupted, as it should: what it counted is in its totals.
   wait "$LOAD" || true
   LOAD=
   read -r answered lost slowest <"$OUT/totals" || fail "k6 left no totals: $(tail -n 3 "$OUT/k6.log")"
@@ -226,6 +229,7 @@ judge() {
 
 clean_up() {
   trap '' INT TERM HUP
+  # On every way out: what has ended already is no failure, and the first reason is the one to be told.
   [[ -z $LOAD ]] || kill "$LOAD" 2>/dev/null || true
   [[ -z ${PROJECT:-} ]] || fleet_restore "$NODES" || true
   [[ -z $OUT ]] || rm -rf "$OUT"

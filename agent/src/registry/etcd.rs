@@ -9,7 +9,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, Error, EventType, GetOptions, KeyValue};
+use etcd_client::{
+    Client, ConnectOptions, Error, EventType, GetOptions, KeyValue, WatchOptions, WatchStream,
+};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -160,6 +162,20 @@ impl Etcd {
                 Some(last) if page.more() => from = [last.key(), b"\0"].concat(),
                 _ => return Ok(Listing { revision, entries }),
             }
+        }
+    }
+
+    /// Watches `[start, end)` from a revision on. Never with fragments: all changes of one revision come in one answer.
+    ///
+    /// # Errors
+    /// No member opens it in time.
+    pub async fn watch(&self, start: Vec<u8>, end: Vec<u8>, from: i64) -> Result<WatchStream, CallError> {
+        let options = WatchOptions::new().with_range(end).with_start_revision(from);
+        let opened =
+            async { self.client().await?.watch_client().watch(start, Some(options)).await.map_err(classify) };
+        match timeout(CALL_TIMEOUT, opened).await {
+            Ok(stream) => stream,
+            Err(_) => Err(CallError::Unavailable(format!("no watch within {CALL_TIMEOUT:?}"))),
         }
     }
 

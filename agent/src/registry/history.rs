@@ -10,8 +10,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, SortOrder, SortTarget, Txn, TxnOp, WatchOptions,
-    WatchStream,
+    Compare, CompareOp, DeleteOptions, GetOptions, SortOrder, SortTarget, Txn, TxnOp, WatchStream,
 };
 use tokio::sync::watch::Receiver;
 use tokio::time::{sleep, timeout};
@@ -85,7 +84,8 @@ impl History {
         space.set_allow(allowed_networks(&self.allow, ip));
         let (roster, gap) = self.take_up(&space).await?;
         let kept = self.count(&space).await?;
-        let mut stream = self.watch(&space, roster.read_at + 1).await?;
+        let (start, end) = space.range();
+        let mut stream = self.etcd.watch(start, end, roster.read_at + 1).await?;
         let mut term = Term { leading: leading.clone(), space, roster, kept };
         if let Some(gap) = gap {
             warn!(reason = gap.reason, "history has a gap");
@@ -176,19 +176,6 @@ impl History {
             async move { client.kv_client().get(start, Some(options)).await }
         });
         Ok(usize::try_from(counted.await?.count()).unwrap_or(0))
-    }
-
-    async fn watch(&self, space: &KeySpace, from: i64) -> Result<WatchStream, CallError> {
-        let (start, end) = space.range();
-        // Never with fragments: a step takes whole revisions only.
-        let options = WatchOptions::new().with_range(end).with_start_revision(from);
-        let opened = async {
-            self.etcd.client().await?.watch_client().watch(start, Some(options)).await.map_err(classify)
-        };
-        match timeout(CALL_TIMEOUT, opened).await {
-            Ok(stream) => stream,
-            Err(_) => Err(CallError::Unavailable(format!("no watch within {CALL_TIMEOUT:?}"))),
-        }
     }
 
     /// Fenced: whether this agent was still the one whose candidate key has led.

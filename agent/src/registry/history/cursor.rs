@@ -1,6 +1,5 @@
 //! Where the history was left, and how it is taken up from there.
 
-use etcd_client::WatchOptions;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
@@ -80,16 +79,8 @@ impl History {
     /// The oldest revision that can still be read; 0 when that is the one asked for. Only a watch is told which.
     async fn oldest(&self, space: &KeySpace, from: i64) -> Result<i64, CallError> {
         let (start, end) = space.range();
-        let options = WatchOptions::new().with_range(end).with_start_revision(from);
         let asked = async {
-            let mut stream = self
-                .etcd
-                .client()
-                .await?
-                .watch_client()
-                .watch(start, Some(options))
-                .await
-                .map_err(classify)?;
+            let mut stream = self.etcd.watch(start, end, from).await?;
             while let Some(response) = stream.message().await.map_err(classify)? {
                 if response.compact_revision() > 0 {
                     return Ok(response.compact_revision());

@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{EventType, GetOptions, SortOrder, SortTarget, WatchOptions, WatchStream};
+use etcd_client::{EventType, GetOptions, SortOrder, SortTarget};
 use tokio::sync::watch::{Receiver, Sender};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::debug;
 
 use crate::fleet::KeySpace;
 use crate::fleet::history::{Event, RECENT_EVENTS};
 use crate::metrics::Op;
-use crate::registry::etcd::{CALL_TIMEOUT, CallError, Etcd, classify};
+use crate::registry::etcd::{CallError, Etcd, classify};
 
 /// Pause before the history is read again after etcd did not answer.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -54,7 +54,8 @@ impl Recent {
             Err(error) => return error,
         };
         self.show(&events);
-        let mut stream = match self.watch(revision + 1).await {
+        let (start, end) = self.space.history();
+        let mut stream = match self.etcd.watch(start, end, revision + 1).await {
             Ok(stream) => stream,
             Err(error) => return error,
         };
@@ -93,18 +94,6 @@ impl Recent {
         let answer = answer.await?;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         Ok((answer.kvs().iter().rev().filter_map(|kv| read(kv.value())).collect(), revision))
-    }
-
-    async fn watch(&self, from: i64) -> Result<WatchStream, CallError> {
-        let (start, end) = self.space.history();
-        let options = WatchOptions::new().with_range(end).with_start_revision(from);
-        let opened = async {
-            self.etcd.client().await?.watch_client().watch(start, Some(options)).await.map_err(classify)
-        };
-        match timeout(CALL_TIMEOUT, opened).await {
-            Ok(stream) => stream,
-            Err(_) => Err(CallError::Unavailable(format!("no watch within {CALL_TIMEOUT:?}"))),
-        }
     }
 
     fn show(&self, events: &VecDeque<Event>) {
