@@ -1,6 +1,7 @@
 //! `muster pki etcd-auth` against a real etcd with TLS: who may what afterwards, and what repeating it does.
 
 mod certificates;
+mod part;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,24 +10,12 @@ use std::process::{Child, Command, Output, Stdio};
 
 use certificates::Fleet;
 use muster::pki::plan::{Authority, Identity, Usage};
+use part::part;
 use tempfile::TempDir;
 
 const DAY: i64 = 86_400;
 /// Seconds that a command waits for etcd: long, since a start on a loaded machine takes some.
 const WAIT: &str = "120";
-
-/// A program from the parts' cache. `None`, said loudly, when it was never fetched; in CI that is an error.
-fn part(name: &str) -> Option<PathBuf> {
-    let parts = std::env::var_os("MUSTER_PARTS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/parts/bin"), PathBuf::from);
-    let program = parts.join(name);
-    if program.exists() {
-        return Some(program);
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{} is missing", program.display());
-    println!("SKIPPED: no {name}; set MUSTER_PARTS or run `images/parts.sh {name}`");
-    None
-}
 
 /// An etcd that may be started late, and the certificates for it.
 struct Registry {

@@ -1,6 +1,8 @@
 //! Bad values in the registry, tried on a real etcd with the real program and a real nginx: good nodes stay listed in
 //! every file ever published, bad ones never are, each is counted and logged once, and nothing ends or starts again.
 
+mod part;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,25 +18,13 @@ use etcd_client::{Client, PutOptions, Txn, TxnOp};
 use muster::fleet::{Node, NodeState, Ports, candidate_value, life_value, node_value};
 use muster::process::{Pid, Signal};
 use nix::sys::signal::kill;
+use part::part;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What a node's container may use of memory. The debug build of these tests uses more than a release.
 const MEMORY_KB: u64 = 128 * 1024;
-
-/// A program from the parts' cache. `None`, said loudly, when it was never fetched; in CI that is an error.
-fn part(name: &str) -> Option<PathBuf> {
-    let parts = std::env::var_os("MUSTER_PARTS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/parts/bin"), PathBuf::from);
-    let program = parts.join(name);
-    if program.exists() {
-        return Some(program);
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{} is missing", program.display());
-    println!("SKIPPED: no {name}; set MUSTER_PARTS or run `images/parts.sh {name}`");
-    None
-}
 
 /// A process of this test, killed with the test.
 struct Process(Child);
