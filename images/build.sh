@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the images that compose.yaml runs: images/build.sh [node] [etcd] [envoy] [peers]
+# Makes the images that compose.yaml runs: images/build.sh [node] [etcd] [front] [envoy] [peers]
 #
 # From official images where a registry answers, else from packages (images/parts.sh). Names and versions are in .env.
 # An image whose inputs have not changed is left alone. Remove it to have its source chosen again.
@@ -14,9 +14,9 @@ main() {
   local image
   # The program alone, as the image has it; no engine needed.
   [[ $* != binary ]] || { compile_node; return; }
-  (($# > 0)) || set -- node etcd envoy
+  (($# > 0)) || set -- node etcd front envoy
   for image; do
-    [[ $image =~ ^(node|etcd|envoy|peers)$ ]] || fail "unknown image '$image': node, etcd, envoy or peers"
+    [[ $image =~ ^(node|etcd|front|envoy|peers)$ ]] || fail "unknown image '$image': node, etcd, front, envoy or peers"
   done
   engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
   docker buildx version >/dev/null 2>&1 || "$ROOT/images/parts.sh" buildx
@@ -106,6 +106,13 @@ compile_node() {
   stage node "$target/$TARGET/release/muster" "$CACHE/parts/bin/nginx"
   "$ROOT/images/nginx/hardened.sh" "$CACHE"/images/node/{muster,nginx} || fail "not fit for the node's image"
   say "compiled muster in $(since "$started")"
+}
+
+make_front() {
+  local tag inputs
+  tag=$(setting MUSTER_FRONT_TAG)
+  inputs=$(inputs_of images/front)
+  fresh "$tag" "$inputs" || build front "$tag" "$inputs"
 }
 
 make_etcd() { make_part etcd ETCD etcd etcdctl; }

@@ -5,12 +5,11 @@ set -euo pipefail
 source "$(dirname "$0")/steps.sh"
 # shellcheck source=images/tls.sh
 source "$(dirname "$0")/tls.sh"
+# shellcheck source=images/project.sh
+source "$(dirname "$0")/project.sh"
 cd "$ROOT"
 
-PROJECT=${COMPOSE_PROJECT_NAME:-muster}
 MAX_NODES=200
-# How long a change may take to show in the list: a lease's 5 s, an etcd election on top, a busy machine.
-PATIENCE=${MUSTER_PATIENCE:-60}
 
 main() {
   local command=${1:-}
@@ -53,6 +52,7 @@ fleet_up() {
   check_count "$nodes" "MUSTER_NODES in .env"
   ((count > 0)) || count=$nodes
   say_plain_volumes
+  remove_single_envoy
   docker compose up -d --no-build --no-recreate --scale "nginx=$count" >"$CACHE/compose.log" 2>&1 || start_despite_paused ||
     fail "docker compose could not start the fleet: $(tail -n 3 "$CACHE/compose.log")"
   say "3/4 containers ($(since "$step"))"
@@ -77,6 +77,7 @@ fleet_scale() {
   started=$(seconds)
   docker compose up -d --no-build --no-deps --no-recreate --scale "nginx=$count" nginx >"$CACHE/compose.log" 2>&1 ||
     start_despite_paused nginx || fail "docker compose could not scale: $(tail -n 3 "$CACHE/compose.log")"
+  rm -f "$CACHE/roll-$PROJECT"
   say "$count nodes ($(since "$started"))"
   started=$(seconds)
   wait_complete
@@ -129,11 +130,6 @@ fleet_muster() {
   exec docker exec "${terminal[@]}" "$node" muster "$@"
 }
 
-# One that is not paused; empty when there is none, which is no failure here but a sentence of the caller's.
-awake_node() {
-  containers "" nginx | xargs -r docker inspect -f '{{if not .State.Paused}}{{.Id}}{{end}}' | grep -m 1 . || true
-}
-
 fleet_logs() {
   compose_is_there
   exec docker compose logs --follow --tail 20 "$@"
@@ -163,19 +159,11 @@ fleet_clean() {
   fleet_down
   mapfile -t ids < <(docker volume ls -q --filter "label=com.docker.compose.project=$PROJECT")
   ((${#ids[@]} == 0)) || docker volume rm "${ids[@]}" >/dev/null
-  for image in MUSTER_NODE_TAG MUSTER_ETCD_TAG MUSTER_ENVOY_TAG; do
+  for image in MUSTER_NODE_TAG MUSTER_ETCD_TAG MUSTER_ENVOY_TAG MUSTER_FRONT_TAG; do
     docker image rm "$(setting "$image")" >/dev/null 2>&1 || true
   done
   rm -rf "$CACHE/images"
   say "removed the volumes and images of project $PROJECT; downloads stay in .cache/parts, compiled code in target"
-}
-
-# containers -a|"" [SERVICE]: ids of all or of the running ones, oldest first.
-containers() {
-  local filters=(--filter "label=com.docker.compose.project=$PROJECT")
-  [[ -z ${2:-} ]] || filters+=(--filter "label=com.docker.compose.service=$2")
-  [[ -z $1 ]] || filters+=("$1")
-  docker ps -q "${filters[@]}" | tac
 }
 
 # Compose creates and removes what it should and then starts nothing, because it tries to start a paused container too.
@@ -224,15 +212,6 @@ end_node() {
   fail "$address is still listed after $PATIENCE s"
 }
 
-name_of() { docker inspect -f '{{.Name}}' "$1" | tr -d /; }
-address_of() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
-
-# The file that nginx serves is one JSON object without nested objects in its nodes: no JSON tool is needed.
-# With TLS the name in the certificate is the public's, and here the machine asks itself.
-list() { curl --silent --fail --insecure --max-time 2 "$url/ips.json" 2>/dev/null | tr -d ' \n' || true; }
-addresses_of() { grep -o '"ips":\[[^]]*\]' | grep -oE '[0-9]+(\.[0-9]+){3}' | sort || true; }
-leader_of() { grep -o '{[^{}]*"leader":true[^{}]*}' | grep -o '"name":"[^"]*"' | cut -d'"' -f4 | grep .; }
-
 # Nodes that should be listed: a paused one may be, until its lease ends; one off the network has no address.
 expected_addresses() {
   local id
@@ -262,6 +241,10 @@ wait_complete() {
       expected=$(expected_addresses)
     fi
   done
+  until envoy_ready envoy-a && envoy_ready envoy-b; do
+    ((SECONDS < deadline)) || fail "the list is complete, but not both Envoys are ready after $PATIENCE s: docker compose logs envoy-a envoy-b"
+    sleep 0.1
+  done
 }
 
 print_list() {
@@ -275,17 +258,19 @@ print_list() {
 
 # What `make up` leaves alone although a new start would look different.
 say_outdated() {
-  local id service reason hashes tag
-  hashes=$(docker compose config --hash '*')
+  local id reason
+  hashes
   for id in $(containers ""); do
-    service=$(docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}}' "$id")
-    tag=$(docker inspect -f '{{.Config.Image}}' "$id")
-    reason=
-    [[ $(docker inspect -f '{{.Image}}' "$id") == $(docker image inspect -f '{{.Id}}' "$tag" 2>/dev/null) ]] || reason="an older image"
-    grep -qx "$service $(docker inspect -f '{{index .Config.Labels "com.docker.compose.config-hash"}}' "$id")" <<<"$hashes" ||
-      reason="${reason:+$reason and }other settings"
-    [[ -z $reason ]] || say "out of date: $(name_of "$id") runs $reason: run make roll (not there yet: make down, then make up)"
+    reason=$(why_outdated "$id")
+    [[ -z $reason ]] || say "out of date: $(name_of "$id") ($reason); make roll replaces it without losing a request"
   done
+}
+
+# From before the second Envoy: it holds the port that `front` publishes now.
+remove_single_envoy() {
+  local old
+  old=$(containers -a envoy)
+  [[ -z $old ]] || { say "two Envoys stand behind one port now; the single one goes"; docker rm -f "$old" >/dev/null; }
 }
 
 # A registry from before TLS. Its members cannot be taken over, and nothing in it is missed.
@@ -307,39 +292,14 @@ check_count() {
   fail "$2 is '$1', allowed is a number of nodes from 1 to $MAX_NODES, for example make scale N=5"
 }
 
-compose_is_there() {
-  docker compose version >/dev/null 2>&1 && return
-  ! command -v docker-compose >/dev/null || say "docker-compose 1.x is not supported: the Compose v2 plugin is needed"
-  images/parts.sh compose
-}
-
 port_is_free() {
   local address port
-  [[ -z $(containers "" envoy) ]] || return 0
+  [[ -z $(containers "" front)$(containers "" envoy) ]] || return 0
   address=${url#http*://}
   for port in MUSTER_PORT $(! tls_is_wanted || echo MUSTER_TLS_PORT); do
     ! (exec 3<>"/dev/tcp/${address%:*}/$(setting "$port")") 2>/dev/null ||
       fail "something else answers on ${address%:*}:$(setting "$port"): stop it, or choose another port ($port=8090 make up)"
   done
-}
-
-edge_url() {
-  local bind
-  bind=$(setting MUSTER_BIND)
-  [[ $bind != 0.0.0.0 ]] || bind=127.0.0.1
-  if tls_is_wanted; then
-    echo "https://$bind:$(setting MUSTER_TLS_PORT)"
-  else
-    echo "http://$bind:$(setting MUSTER_PORT)"
-  fi
-}
-
-engine_complaint() {
-  if command -v docker >/dev/null; then
-    echo "The container engine does not answer: $(docker version 2>&1 >/dev/null | tail -n 1)"
-  else
-    echo "There is no container engine on this machine (on Debian: apt-get install docker.io)."
-  fi
 }
 
 main "$@"

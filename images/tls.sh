@@ -52,12 +52,12 @@ tls_file() {
 
 # Before anything starts: an Envoy without a certificate refuses every handshake, and hardly says why.
 tls_check() {
-  local envoy runs="" wanted=""
+  local front runs="" wanted=""
   # What runs is left as it is, and would be asked in the wrong way.
-  envoy=$(containers "" envoy)
-  [[ -z $envoy || -z $(docker port "$envoy" 8443/tcp 2>/dev/null) ]] || runs=yes
+  front=$(containers "" front)
+  [[ -z $front || -z $(docker port "$front" 8443/tcp 2>/dev/null) ]] || runs=yes
   ! tls_is_wanted || wanted=yes
-  [[ -z $envoy || $runs == "$wanted" ]] || fail "a fleet ${runs:+with}${wanted:+without} TLS runs: make down, then make up"
+  [[ -z $front || $runs == "$wanted" ]] || fail "a fleet ${runs:+with}${wanted:+without} TLS runs: make down, then make up"
   [[ -n $wanted ]] || return 0
   [[ $(setting MUSTER_TLS_PORT) != "$(setting MUSTER_PORT)" ]] || fail "MUSTER_TLS_PORT and MUSTER_PORT must differ"
   tls_check_file MUSTER_TLS_CERT "$TLS_CERT" "sudo chmod a+r '$TLS_CERT'"

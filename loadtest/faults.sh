@@ -17,7 +17,7 @@ step() {
   local what=$1 whom=$2 began
   shift 2
   began=$(now_ms)
-  timeout 90 "$@" >>"$OUT/commands.log" 2>&1 || fail "$what $whom: $(tail -n 1 "$OUT/commands.log")"
+  timeout "${LONGEST:-90}" "$@" >>"$OUT/commands.log" 2>&1 || fail "$what $whom: $(tail -n 1 "$OUT/commands.log")"
   happened "$began" "$what" "$whom"
 }
 
@@ -87,6 +87,27 @@ fault_pause() {
   on_node pause "$node"
   until_second "$AFTER_AT"
   on_node unpause "$node"
+}
+
+fault_edge_kill() {
+  until_second "$EVENT_AT"
+  step kill envoy-a docker kill "$(containers "" envoy-a)"
+  until_second "$AFTER_AT"
+  step start envoy-a docker start "$(containers -a envoy-a)"
+}
+
+fault_edge_stop() {
+  until_second "$EVENT_AT"
+  step stop envoy-b docker stop "$(containers "" envoy-b)"
+  until_second "$AFTER_AT"
+  step start envoy-b docker start "$(containers -a envoy-b)"
+}
+
+# Everything but `front`, whether or not it is out of date.
+fault_roll() {
+  until_second "$EVENT_AT"
+  # shellcheck disable=SC2153 # from fleet.sh
+  LONGEST=180 step roll everything env "COMPOSE_PROJECT_NAME=$PROJECT" "${ADDRESS[@]}" ALL=yes "$ROOT/images/roll.sh"
 }
 
 # Two thirds of the rest with one member less, one third without any.

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Sourced: the fleet under load. PROJECT is its Compose project, URL where Envoy is reached, COMPOSE the command.
+# Sourced: the fleet under load. PROJECT is its Compose project, URL where Envoy is reached,
+# ADDRESS the same as variables, COMPOSE the command.
 
 # A project and a port that nobody else has.
 fleet_new() {
@@ -15,7 +16,8 @@ fleet_is() {
   PROJECT=$1
   URL=http://$2:$3
   [[ $2 != 0.0.0.0 ]] || URL=http://127.0.0.1:$3
-  COMPOSE=(env "MUSTER_BIND=$2" "MUSTER_PORT=$3" docker compose --project-directory "$ROOT" -p "$PROJECT")
+  ADDRESS=("MUSTER_BIND=$2" "MUSTER_PORT=$3")
+  COMPOSE=(env "${ADDRESS[@]}" docker compose --project-directory "$ROOT" -p "$PROJECT")
 }
 
 # fleet_up NODES

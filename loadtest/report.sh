@@ -5,7 +5,7 @@
 environment() {
   local node envoy member
   node=$(containers "" nginx | head -n 1)
-  envoy=$(containers "" envoy | head -n 1)
+  envoy=$(containers "" envoy-a | head -n 1)
   member=$(containers "" etcd1 | head -n 1)
   printf '{\n'
   pair scenario "$1"
@@ -73,17 +73,18 @@ evidence() {
     END { print "envoy:" (text == "" ? " not asked" : text) }' "$OUT/envoy.before" "$OUT/envoy.after" | tee "$OUT/envoy.txt"
 }
 
-# By the port that Envoy has for this on the containers' networks, whose bridges this machine is on.
+# Of both Envoys together, by the ports that their agents have on the containers' networks, whose bridges this machine is on.
 envoy_counters() {
   local address
-  address=$(docker inspect -f "{{(index .NetworkSettings.Networks \"${PROJECT}_fleet\").IPAddress}}" "$(containers "" envoy | head -n 1)")
-  curl --silent --max-time 5 "http://$address:9902/metrics" |
-    sed -n 's/^envoy_cluster_\([a-z0-9_]*\){envoy_cluster_name="nginx"} /cluster.nginx.\1: /p' || true
+  address=$(docker inspect -f "{{(index .NetworkSettings.Networks \"${PROJECT}_fleet\").IPAddress}}" "$(containers "" front)")
+  curl --silent --max-time 5 "http://$address:9902/metrics" "http://$address:9903/metrics" |
+    sed -n 's/^envoy_cluster_\([a-z0-9_]*\){envoy_cluster_name="nginx"} /cluster.nginx.\1: /p' |
+    awk '{ sum[$1] += $2 } END { for (name in sum) print name, sum[name] }' | sort || true
 }
 
-# MiB of the oldest node and of Envoy, which live through a soak.
+# MiB of the oldest node and of the Envoys, which live through a soak.
 memory() {
-  docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' "$(witness)" "$(containers "" envoy | head -n 1)" |
+  docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' "$(witness)" "$(containers "" envoy-a)" "$(containers "" envoy-b)" |
     awk '{ mib = $2 + 0; if ($2 ~ /GiB/) mib *= 1024; if ($2 ~ /KiB/) mib /= 1024; printf "%s %.1f\n", $1, mib }'
 }
 
@@ -116,8 +117,8 @@ list_times() {
 # print_rows FILE...: one line a run, for all runs of this call.
 print_rows() {
   local file
-  printf '\n%-8s%9s%9s%8s%12s%12s%12s%12s%12s  %s\n' scenario sent 'not sent' failed 'steady p99' 'steady max' 'event p99' 'event max' 'after max' marks
+  printf '\n%-10s%9s%9s%8s%12s%12s%12s%12s%12s  %s\n' scenario sent 'not sent' failed 'steady p99' 'steady max' 'event p99' 'event max' 'after max' marks
   for file; do
-    [[ ! -r $file ]] || awk -F'\t' '{ printf "%-8s%9s%9s%8s%12s%12s%12s%12s%12s  %s\n", $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 }' "$file"
+    [[ ! -r $file ]] || awk -F'\t' '{ printf "%-10s%9s%9s%8s%12s%12s%12s%12s%12s  %s\n", $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 }' "$file"
   done
 }

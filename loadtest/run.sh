@@ -14,7 +14,7 @@ source "$(dirname "$0")/report.sh"
 
 HERE=$ROOT/loadtest
 K6=$CACHE/parts/bin/k6
-SCENARIOS="smoke steady knee scale stop kill pause leader etcd list soak"
+SCENARIOS="smoke steady knee scale stop kill pause leader etcd list soak edge-kill edge-stop roll"
 # How long everybody may take to agree after the load: a lease's 5 s, an etcd election on top, a busy machine.
 PATIENCE=${MUSTER_PATIENCE:-60}
 
@@ -97,7 +97,7 @@ start_fleet() {
     say "fleet: the running one, project $PROJECT, $NODES nodes, $URL"
   else
     local image
-    for image in MUSTER_NODE_TAG MUSTER_ETCD_TAG MUSTER_ENVOY_TAG; do
+    for image in MUSTER_NODE_TAG MUSTER_ETCD_TAG MUSTER_ENVOY_TAG MUSTER_FRONT_TAG; do
       docker image inspect "$(setting "$image")" >/dev/null 2>&1 || fail "no image $(setting "$image"): make images"
     done
     fleet_new
@@ -128,6 +128,7 @@ divide_time() {
     list) length=60 rate=100 ;;
     etcd) length=72 ;;
     soak) length=1800 ;;
+    roll) length=120 ;;
     *) length=40 ;;
   esac
   DURATION=${LENGTH:-$length}
@@ -138,7 +139,7 @@ divide_time() {
   case $1 in
     smoke | steady | knee) STEADY=$rest EVENT=0 ;;
     # Steady and event are equally long: the worst of a longer time is worse.
-    stop | kill | pause | leader) STEADY=$((rest / 3)) EVENT=$((rest / 3)) ;;
+    stop | kill | pause | leader | edge-*) STEADY=$((rest / 3)) EVENT=$((rest / 3)) ;;
     *) STEADY=$((rest / 4 > 12 ? 12 : rest / 4)) EVENT=$((rest - STEADY)) ;;
   esac
   # A second later than the part called event begins, so that no request that the fault meets counts as steady.
@@ -183,7 +184,7 @@ load() {
     --console-output "$OUT/requests.log" "$HERE/scenarios/$scenario.js" 2>"$OUT/k6.log" &
   LOAD=$!
   load_has_begun 60
-  "fault_$scenario" &
+  "fault_${scenario//-/_}" &
   FAULT=$!
   wait "$LOAD" || code=$?
   LOAD=

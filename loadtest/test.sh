@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The load tests, tested: that they can fail, and that the fleet passes them at reduced length. About three minutes.
+# The load tests, tested: that they can fail, and that the fleet passes them at reduced length. About six minutes.
 #
 # Latency is not judged here, because a machine that runs tests is busy; a lost request is one on any machine.
 set -euo pipefail
@@ -25,7 +25,9 @@ main() {
   a_difference_fails
   reduced stop kill pause --duration 20
   reduced scale --duration 32 --sizes 5,2
-  a_fault_on_the_tour leader garbage
+  reduced edge-kill edge-stop --duration 24
+  reduced roll --duration 110
+  a_fault_on_the_tour leader envoy garbage
 }
 
 # a_fault_on_the_tour FAULT...: `make break` on this fleet.

@@ -10,7 +10,7 @@ source "$(dirname "$0")/../images/steps.sh"
 source "$(dirname "$0")/fleet.sh"
 
 K6=$CACHE/parts/bin/k6
-FAULTS="scale stop kill leader pause nginx etcd garbage"
+FAULTS="scale stop kill leader pause nginx envoy etcd garbage"
 # Requests a second: enough to meet every gap of 10 ms, and nothing for any machine.
 RATE=100
 # Seconds for which a step of the tour stands on a terminal.
@@ -41,7 +41,7 @@ main() {
 }
 
 tour_demo() {
-  tell "$NODES nodes, three members of etcd, one Envoy. k6 sends $RATE requests a second until the end."
+  tell "$NODES nodes, three members of etcd, two Envoys behind one port. k6 sends $RATE requests a second until the end."
   show
   act scale && show
   act stop && show
@@ -49,6 +49,7 @@ tour_demo() {
   act leader && show
   act pause && show
   act nginx && show
+  act envoy && show
   act etcd && show
   act garbage
   tell "and everything as it was"
@@ -112,6 +113,15 @@ do_nginx() {
   tell "kill nginx inside $(name "$node"): muster is PID 1, takes the node off the list, and starts nginx again"
   docker exec "$node" sh -c 'kill -9 $(cat /run/muster/nginx.pid)'
   await --count "$(living | wc -l)"
+}
+
+do_envoy() {
+  local envoy
+  envoy=$(containers "" envoy-a)
+  tell "kill one of the two Envoys: its connections end, a client that asks again meets the other, and so do new ones"
+  docker kill "$envoy" >/dev/null
+  docker start "$envoy" >/dev/null
+  await --envoy "$(setting ENVOY_ID)-a"
 }
 
 do_etcd() {

@@ -80,7 +80,8 @@ registered() {
 answers() {
   local count
   count=$(wc -l <<<"$expected")
-  curl --silent --max-time 10 --dump-header - "$URL/ips.txt?[1-$((ASKED * count))]" 2>/dev/null | tr -d '\r' |
+  # Each on a connection of its own, which the kernel gives to either Envoy.
+  curl --silent --max-time 10 --header "Connection: close" --dump-header - "$URL/ips.txt?[1-$((ASKED * count))]" 2>/dev/null | tr -d '\r' |
     awk -v expected="$expected" '
       function flush() { if (status != "") print by, (status == 200 && body == expected) ? "agrees" : "answers " status " with " body }
       BEGIN { gsub("\n", " ", expected) }

@@ -12,6 +12,16 @@ export function lossless(group) {
   };
 }
 
+/** As `lossless`, for a client that asks again once when the connection it kept ends under its request. */
+export function answered() {
+  return {
+    name: 'lost requests',
+    metric: 'lost',
+    limit: 'rate==0',
+    why: 'every connection of an Envoy that is killed ends; who asks again once meets the other one',
+  };
+}
+
 /** The load was really sent. */
 export function complete() {
   const offered = config.rate * config.seconds;

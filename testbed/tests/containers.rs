@@ -6,6 +6,14 @@
 
 #[allow(dead_code, reason = "the other test uses the rest")]
 mod engine;
+#[path = "containers/backup.rs"]
+mod backup;
+#[path = "containers/clients.rs"]
+mod clients;
+#[path = "containers/edge.rs"]
+mod edge;
+#[path = "containers/roll.rs"]
+mod roll;
 
 use std::time::Duration;
 
@@ -61,6 +69,14 @@ fn the_list_follows_whatever_happens_to_the_fleet() {
     etcd_goes_away(&fleet);
     inspection_works_as_typed(&fleet);
     the_edge_refuses_what_it_should(&fleet);
+    edge::one_envoy_is_enough(&fleet);
+    edge::a_frozen_envoy_is_replaced(&fleet);
+    edge::the_namespace_dies(&fleet);
+    roll::everything_is_replaced_but_the_front(&fleet);
+    roll::what_does_not_come_up_replaces_nobody(&fleet);
+    roll::an_interrupted_roll_is_finished_by_the_next(&fleet);
+    roll::nodes_may_be_killed_meanwhile(&fleet);
+    backup::a_backup_brings_back_what_was_lost(&fleet);
 }
 
 /// Killed from outside the engine, which then starts it again by its restart policy: same container, new instance.

@@ -114,7 +114,7 @@ fn containers_may_only_what_they_need(parts: &Parts) {
         assert!(host["LogConfig"]["Config"]["max-size"].is_string(), "{name}");
         assert!(!part.says["Mounts"].to_string().contains("docker.sock"), "{name}");
         let published = host["PortBindings"].as_object().map_or(0, serde_json::Map::len);
-        assert_eq!(published, usize::from(name == "envoy"), "{name} publishes {published} ports");
+        assert_eq!(published, usize::from(name == "front"), "{name} publishes {published} ports");
         let status = fs::read_to_string(format!("/proc/{}/status", part.pid)).unwrap();
         for line in [
             "Uid:\t65532\t65532\t65532\t65532",
@@ -126,7 +126,7 @@ fn containers_may_only_what_they_need(parts: &Parts) {
             assert!(status.contains(line), "{name}: {line} is not in {status}");
         }
     }
-    let published = parts.named("envoy").next().unwrap().says["NetworkSettings"]["Ports"].to_string();
+    let published = parts.named("front").next().unwrap().says["NetworkSettings"]["Ports"].to_string();
     assert!(published.contains("127.0.0.1") && !published.contains("0.0.0.0"), "{published}");
 }
 
@@ -265,7 +265,7 @@ fn etcd_lets_each_do_what_is_his(fleet: &Fleet, parts: &Parts) {
     let read = ["get", "--prefix", "/muster"];
 
     ask(None, &read).expect_err("etcd answers without a certificate");
-    let envoy = files("envoy", "/pki", "control");
+    let envoy = files("envoy-a", "/pki", "control");
     ask(Some(&envoy), &read).expect_err("etcd answers Envoy");
     let control = files("nginx", "/pki/agent", "control");
     ask(Some(&control), &read).expect_err("etcd takes an agent's certificate for the control port");

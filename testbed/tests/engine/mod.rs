@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+mod project;
+
 use serde_json::Value;
 
 const HTTP_BOUND: Duration = Duration::from_secs(2);
@@ -237,7 +239,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let mut logs = self.composing(["logs", "--no-color", "--tail", "15", "nginx", "envoy"]);
+            let mut logs = self.composing(["logs", "--no-color", "--tail", "15", "nginx", "envoy-a", "envoy-b"]);
             if let Ok(Output { stdout, .. }) = logs.output() {
                 step(&String::from_utf8_lossy(&stdout));
             }

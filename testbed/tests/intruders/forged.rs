@@ -40,7 +40,7 @@ pub fn certificates_open_what_they_are_for(fleet: &Fleet, parts: &Parts) {
     let (answer, denied, nothing) = (Got::Answer, Got::Denied, Got::Nothing);
     let callers = [
         ("without a certificate", None, [nothing; 3]),
-        ("Envoy", Some(file(parts, "envoy", "/pki", "control")), [denied, denied, answer]),
+        ("Envoy", Some(file(parts, "envoy-a", "/pki", "control")), [denied, denied, answer]),
         ("another role", Some(forge.signed("control", "operator", Some("operator.muster"))), [denied; 3]),
         ("an agent by its common name alone", Some(forge.signed("control", "agent", None)), [denied; 3]),
         ("another authority's", Some(forge.alone("agent", "agent.muster")), [nothing; 3]),
