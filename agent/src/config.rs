@@ -2,6 +2,7 @@
 
 mod check;
 mod commands;
+mod edge;
 mod endpoint;
 mod network;
 mod pki;
@@ -20,6 +21,7 @@ pub use commands::{
     Awaited, CheckFlags, CheckOutput, DrainFlags, EventsFlags, EventsOutput, FleetFlags, MarkFlags,
     StatusFlags, StatusOutput, SwitchoverFlags, VerifyFlags, WaitFlags,
 };
+pub use edge::{EdgeFlags, MAX_SILENCE_SECONDS};
 pub use endpoint::Endpoint;
 pub use network::{Advertise, Allow, not_publishable};
 pub use pki::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags};
@@ -56,6 +58,8 @@ pub struct Cli {
 pub enum Command {
     /// Be a node: start nginx, register it, follow the fleet, and configure Envoy when elected
     Run(Box<RunFlags>),
+    /// Be PID 1 of an Envoy: start it, start it again when it ends or hangs, drain it before it stops
+    Edge(EdgeFlags),
     /// Exit 0 when this node's agent and nginx answer, 1 otherwise
     Healthcheck(HealthFlags),
     /// Show who is registered, who leads, and whether every node serves the same list
@@ -203,7 +207,10 @@ pub struct HealthFlags {
     /// Address the agent listens on
     #[arg(long, env = "MUSTER_LISTEN", default_value = "127.0.0.1", value_parser = listen, value_name = "IP")]
     pub listen: Ipv4Addr,
-    /// Port of /livez
+    /// Port of /livez and /readyz
     #[arg(long, env = "MUSTER_METRICS_PORT", default_value = "9464", value_parser = port, value_name = "PORT")]
     pub metrics_port: u16,
+    /// Ask /readyz: whether this node is registered, or whether the Envoy of `muster edge` is ready
+    #[arg(long)]
+    pub ready: bool,
 }

@@ -5,6 +5,7 @@ pub mod balancer;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod edge;
 pub mod fleet;
 pub mod log;
 pub mod metrics;

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use muster::config::{Cli, Command, RunFlags};
+use muster::config::{Cli, Command, EdgeFlags, RunFlags};
+use muster::process::Signal;
 use muster::process::supervisor::Supervisor;
-use muster::{agent, cli, log};
+use muster::{agent, cli, edge, log};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// What flags that cannot work exit with; clap's own.
 const USAGE: u8 = 2;
@@ -14,9 +16,10 @@ fn main() -> ExitCode {
     if let Err(wrong) = cli.validate() {
         return refuse(&wrong);
     }
-    log::start(&cli.log, matches!(cli.command, Command::Run(_)));
+    log::start(&cli.log, matches!(cli.command, Command::Run(_) | Command::Edge(_)));
     let outcome = match cli.command {
         Command::Run(flags) => run(*flags),
+        Command::Edge(flags) => supervise(flags),
         Command::Healthcheck(flags) => cli::healthcheck::run(&flags),
         Command::Status(flags) => cli::status::run(&flags),
         Command::Pki(command) => cli::pki::run(&command),
@@ -49,10 +52,21 @@ fn refuse(wrong: &str) -> ExitCode {
 }
 
 fn run(flags: RunFlags) -> anyhow::Result<u8> {
+    as_pid_1(|supervisor, signals| agent::run(flags, supervisor, signals))
+}
+
+fn supervise(flags: EdgeFlags) -> anyhow::Result<u8> {
+    as_pid_1(|supervisor, signals| edge::run(flags, supervisor, signals))
+}
+
+/// Takes over signals and children, and runs a life to its end.
+fn as_pid_1<F: Future<Output = anyhow::Result<u8>>>(
+    life: impl FnOnce(Supervisor, UnboundedReceiver<Signal>) -> F,
+) -> anyhow::Result<u8> {
     // Before any other thread: children inherit this thread's signal mask.
     let (supervisor, signals) = Supervisor::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let code = runtime.block_on(agent::run(flags, supervisor, signals));
+    let code = runtime.block_on(life(supervisor, signals));
     runtime.shutdown_background();
     code
 }

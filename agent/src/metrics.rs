@@ -1,9 +1,11 @@
 //! What is counted, and the port that tells it: `/metrics`, `/livez`, `/readyz`.
+//! A node counts in [`Metrics`], `muster edge` in [`EdgeMetrics`].
 //!
 //! Every series is there from the start with 0, so that an alert on its growth sees the first event too.
 //! Times are timestamps and not ages: an age that nobody refreshes would stand still and look young.
 
 mod book;
+mod edge;
 mod exposition;
 mod labels;
 mod process;
@@ -19,9 +21,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use book::{Book, HistogramFamily};
+pub use edge::EdgeMetrics;
 pub use exposition::Format;
 pub use labels::*;
-pub use serve::{Health, serve};
+pub use serve::{Health, Scrape, serve};
 
 /// A gauge of seconds.
 pub type Seconds = Gauge<f64, AtomicU64>;
@@ -69,11 +72,7 @@ impl Metrics {
     /// `version` and `revision` are those of the build. To be called first thing: the process is taken to have
     /// started now.
     pub fn new(version: &'static str, revision: &'static str) -> Self {
-        let mut book = Book::default();
-        book.registry.register_collector(Box::new(process::Process::now()));
-        let build: Family<[(&str, &str); 2], Gauge> = Family::default();
-        build.get_or_create(&[("version", version), ("revision", revision)]).set(1);
-        book.registry.register("muster_build_info", "Version and source revision of this agent", build);
+        let mut book = Book::of_this_process(version, revision);
         let metrics = Self {
             node_state: book.each(
                 "muster_node_state",

@@ -9,7 +9,7 @@ use crate::process::probe::probe;
 /// Below the engine's own time-out, so that the reason is seen.
 const BOUND: Duration = Duration::from_millis(1500);
 
-/// Asks this node's `/livez`.
+/// Asks `/livez` of what runs here, or `/readyz`.
 ///
 /// # Errors
 /// The runtime cannot be made.
@@ -17,11 +17,16 @@ pub fn run(flags: &HealthFlags) -> anyhow::Result<u8> {
     let ip = if flags.listen.is_unspecified() { Ipv4Addr::LOCALHOST } else { flags.listen };
     let address = SocketAddrV4::new(ip, flags.metrics_port);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let why = match runtime.block_on(probe(address.into(), "/livez", BOUND)) {
+    let path = if flags.ready { "/readyz" } else { "/livez" };
+    let why = match runtime.block_on(probe(address.into(), path, BOUND)) {
         Ok(answer) if answer.status.as_u16() == 200 => return Ok(0),
         Ok(answer) => format!("answered {}", answer.status),
         Err(error) => error.to_string(),
     };
-    tracing::error!(%address, why, "agent or nginx does not answer");
+    if flags.ready {
+        tracing::error!(%address, why, "not ready");
+    } else {
+        tracing::error!(%address, why, "agent or nginx does not answer");
+    }
     Ok(1)
 }

@@ -1,5 +1,6 @@
 //! `muster wait`: for scripts, instead of sleeping.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use super::survey::Access;
 use super::{FINE, TIMED_OUT, UNKNOWN};
 use crate::config::{Awaited, WaitFlags};
 use crate::fleet::Roster;
+use crate::registry::etcd::CallError;
+use crate::registry::operator::{EnvoyRecord, envoys};
 
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -22,8 +25,8 @@ pub fn run(flags: &WaitFlags) -> Result<u8> {
         let access = Access::open(&flags.fleet).await?;
         let started = Instant::now();
         loop {
-            let (missing, code) = match access.roster().await {
-                Ok((roster, _)) => (missing(&flags.awaited, &roster), TIMED_OUT),
+            let (missing, code) = match look(&access, &flags.awaited).await {
+                Ok(missing) => (missing, TIMED_OUT),
                 Err(error) => (vec![error.to_string()], UNKNOWN),
             };
             if missing.is_empty() {
@@ -39,7 +42,36 @@ pub fn run(flags: &WaitFlags) -> Result<u8> {
     })
 }
 
-/// What is not as awaited, in words.
+async fn look(access: &Access, awaited: &Awaited) -> Result<Vec<String>, CallError> {
+    // Envoys first: what is younger than they are can only be missed for one look.
+    let envoys = match awaited.envoy.is_empty() {
+        true => BTreeMap::new(),
+        false => envoys(&access.etcd, &access.space).await?,
+    };
+    let (roster, _) = access.roster().await?;
+    let mut missing = missing(awaited, &roster);
+    missing.extend(awaited.envoy.iter().filter_map(|id| behind(id, envoys.get(id), &roster)));
+    Ok(missing)
+}
+
+/// Why an Envoy is not in touch with the one that leads, or behind what it is told.
+fn behind(id: &str, record: Option<&EnvoyRecord>, roster: &Roster) -> Option<String> {
+    let leader = roster.leader().map(|leader| leader.create_revision);
+    match record {
+        None => Some(format!("no leader has met envoy {id}")),
+        Some(envoy) if !envoy.connected => Some(format!("envoy {id} is not connected")),
+        // What an earlier leader wrote may be of an Envoy that has died with it.
+        Some(envoy) if leader != Some(envoy.writer) => {
+            Some(format!("envoy {id} is not connected to the one that leads"))
+        }
+        Some(envoy) if envoy.digest.as_deref() != Some(&*roster.digest()) => {
+            Some(format!("envoy {id} has not acknowledged the list"))
+        }
+        Some(_) => None,
+    }
+}
+
+/// What is not as awaited of the nodes, in words.
 fn missing(awaited: &Awaited, roster: &Roster) -> Vec<String> {
     let rows = roster.rows();
     let routed: Vec<&str> =

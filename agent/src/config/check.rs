@@ -33,7 +33,9 @@ impl Cli {
             | Command::Wait(WaitFlags { fleet, .. }) => endpoints(&fleet.registry),
             Command::Pki(PkiCommand::EtcdAuth { registry, .. }) => root_of_etcd(registry),
             Command::Pki(command) => members(command),
-            Command::Healthcheck(_) | Command::Version | Command::Completion { .. } => Ok(()),
+            Command::Edge(_) | Command::Healthcheck(_) | Command::Version | Command::Completion { .. } => {
+                Ok(())
+            }
         }
     }
 }

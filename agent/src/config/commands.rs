@@ -141,6 +141,9 @@ pub struct Awaited {
     /// Nobody with this address is registered; may be repeated
     #[arg(long, value_name = "IP")]
     pub gone: Vec<std::net::Ipv4Addr>,
+    /// This Envoy is connected to the leader and has acknowledged what the registry says now; may be repeated
+    #[arg(long, value_parser = name, value_name = "ID")]
+    pub envoy: Vec<String>,
     /// Somebody leads
     #[arg(long)]
     pub leader: bool,

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pki::MAX_DAYS;
-use super::{MAX_DRAIN_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_WAIT_SECONDS, OnExit, TTL_SECONDS};
+use super::{
+    MAX_DRAIN_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_SILENCE_SECONDS, MAX_WAIT_SECONDS, OnExit,
+    TTL_SECONDS,
+};
 use crate::fleet::is_name;
 
 /// What muster itself keeps below a prefix. Below one of these names a second fleet would lie inside the first one's keys.
@@ -103,6 +106,20 @@ pub(super) fn drain_timeout(text: &str) -> Result<Duration, String> {
         Ok(seconds) if seconds <= MAX_DRAIN_SECONDS => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("expected whole seconds from 0 to {MAX_DRAIN_SECONDS}, such as 7")),
     }
+}
+
+pub(super) fn silence(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds) if (1..=MAX_SILENCE_SECONDS).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("expected whole seconds from 1 to {MAX_SILENCE_SECONDS}, such as 1")),
+    }
+}
+
+pub(super) fn socket_file(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') {
+        return Ok(text.into());
+    }
+    Err("expected the absolute path of a socket file, such as /run/envoy/admin.sock".into())
 }
 
 pub(super) fn days(text: &str) -> Result<u32, String> {

@@ -6,8 +6,11 @@ use std::hash::Hash;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use super::process::Process;
 
 /// Seconds: from below a watch event's way to the files up to a drain's bound.
 const BUCKETS: [f64; 14] =
@@ -22,6 +25,16 @@ pub(super) struct Book {
 }
 
 impl Book {
+    /// With what every process of muster tells: its build, and what the kernel knows of it.
+    pub(super) fn of_this_process(version: &'static str, revision: &'static str) -> Self {
+        let mut book = Self::default();
+        book.registry.register_collector(Box::new(Process::now()));
+        let build: Family<[(&str, &str); 2], Gauge> = Family::default();
+        build.get_or_create(&[("version", version), ("revision", revision)]).set(1);
+        book.registry.register("muster_build_info", "Version and source revision of this agent", build);
+        book
+    }
+
     /// A metric without labels.
     pub(super) fn plain<M: EncodeMetric + Clone + Default + Send + Sync + Debug + 'static>(
         &mut self,

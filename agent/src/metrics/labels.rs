@@ -129,5 +129,25 @@ labels! {
         NotNeeded = "not-needed",
         /// The registry took no notice of it.
         Unannounced = "unannounced",
+    }    /// Why `muster edge` started Envoy again.
+    EnvoyRestart "reason" {
+        /// It ended by itself.
+        Ended = "ended",
+        /// It was killed because it did not answer.
+        Silent = "silent",
+    }
+    /// How `muster edge` stopped Envoy.
+    EdgeDrain "result" {
+        /// Nothing was under way any more.
+        Done = "done",
+        Timeout = "timeout",
+        /// A second signal.
+        Forced = "forced",
+        /// It had no listener yet.
+        NotNeeded = "not-needed",
+        /// It did not answer, so it could not be asked to.
+        Silent = "silent",
+        /// It ended before it was told to.
+        Ended = "ended",
     }
 }

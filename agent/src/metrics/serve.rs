@@ -1,5 +1,6 @@
 //! The port for scrapers and health checks.
 
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
@@ -25,19 +26,31 @@ pub struct Health {
     pub ready: Result<(), String>,
 }
 
+/// Whose metrics a port tells.
+pub trait Scrape: Clone + Send + Sync + 'static {
+    /// The text of a scrape, in the format that was asked for or in the one there is.
+    fn scrape(&self, wanted: Format) -> impl Future<Output = (Format, String)> + Send;
+}
+
+impl Scrape for Metrics {
+    async fn scrape(&self, wanted: Format) -> (Format, String) {
+        (wanted, self.text(wanted))
+    }
+}
+
 /// Answers `/metrics`, `/livez` and `/readyz` until `shutdown`; everything else is 404.
 ///
 /// # Errors
 /// The listener fails.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Metrics,
+    metrics: impl Scrape,
     health: watch::Receiver<Health>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let (live, ready) = (health.clone(), health);
     let app = Router::new()
-        .route("/metrics", get(async move |headers: HeaderMap| scrape(&metrics, &headers)))
+        .route("/metrics", get(async move |headers: HeaderMap| scrape(&metrics, &headers).await))
         .route("/livez", get(async move || verdict(live.borrow().live.clone())))
         .route("/readyz", get(async move || verdict(ready.borrow().ready.clone())));
     let stop = shutdown.clone();
@@ -49,10 +62,11 @@ pub async fn serve(
     }
 }
 
-fn scrape(metrics: &Metrics, headers: &HeaderMap) -> Response {
+async fn scrape(metrics: &impl Scrape, headers: &HeaderMap) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let format = Format::accepted(&accepts.collect::<Vec<_>>().join(","));
-    ([(header::CONTENT_TYPE, format.content_type())], metrics.text(format)).into_response()
+    let wanted = Format::accepted(&accepts.collect::<Vec<_>>().join(","));
+    let (format, text) = metrics.scrape(wanted).await;
+    ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
 }
 
 fn verdict(answer: Result<(), String>) -> Response {

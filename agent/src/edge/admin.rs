@@ -1,0 +1,134 @@
+//! Envoy's admin interface, a socket file: whoever reaches it can stop Envoy.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// Longest answer read: the counters of a few listeners and clusters are some hundred KB.
+const BODY_LIMIT: usize = 16 << 20;
+/// Longest wait for an answer that nobody's life hangs on.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// Why there was no answer.
+#[derive(Debug, Error)]
+pub(super) enum Silence {
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    #[error("{0}")]
+    Broken(anyhow::Error),
+    #[error("answered {0}")]
+    Refused(StatusCode),
+}
+
+/// What `/ready` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    Ready,
+    /// No first configuration yet, and so no public listener.
+    Initializing,
+    /// Told to drain, or to fail its health check.
+    Draining,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Admin {
+    socket: PathBuf,
+}
+
+impl Admin {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// How far Envoy is. Any HTTP answer is one.
+    pub(super) async fn ready(&self, bound: Duration) -> Result<Readiness, Silence> {
+        let (status, body) = self.ask(Method::GET, "/ready", bound).await?;
+        Ok(match status {
+            StatusCode::OK => Readiness::Ready,
+            _ if body.windows(12).any(|word| word == b"INITIALIZING") => Readiness::Initializing,
+            _ => Readiness::Draining,
+        })
+    }
+
+    /// From now on each answer says that its connection ends.
+    pub(super) async fn fail_health_check(&self) -> Result<(), Silence> {
+        fine(self.ask(Method::POST, "/healthcheck/fail", BOUND).await?).map(drop)
+    }
+
+    /// Closes every listener's sockets at once and leaves open connections alone. Not `?graceful`, which goes on
+    /// accepting for the whole of Envoy's drain time.
+    pub(super) async fn close_listeners(&self) -> Result<(), Silence> {
+        fine(self.ask(Method::POST, "/drain_listeners", BOUND).await?).map(drop)
+    }
+
+    /// Requests of clients that are under way.
+    pub(super) async fn active_requests(&self) -> Result<u64, Silence> {
+        let path = r"/stats?filter=^http\..*\.downstream_rq_active$";
+        let text = fine(self.ask(Method::GET, path, BOUND).await?)?;
+        Ok(sum_of_requests(&String::from_utf8_lossy(&text)))
+    }
+
+    /// Envoy's own metrics.
+    pub(super) async fn prometheus(&self) -> Result<String, Silence> {
+        let text = fine(self.ask(Method::GET, "/stats/prometheus", BOUND).await?)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    async fn ask(&self, method: Method, path: &str, bound: Duration) -> Result<(StatusCode, Bytes), Silence> {
+        let asked = async {
+            let stream = UnixStream::connect(&self.socket).await?;
+            let request = Request::builder().method(method).uri(path);
+            let request = request.header(HOST, "admin").header(CONNECTION, "close");
+            let request = request.body(Empty::<Bytes>::new())?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            let exchange = async {
+                let answer = sender.send_request(request).await?;
+                let status = answer.status();
+                let body = Limited::new(answer.into_body(), BODY_LIMIT).collect().await;
+                anyhow::Ok((status, body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes()))
+            };
+            tokio::pin!(exchange);
+            tokio::select! {
+                answer = &mut exchange => answer,
+                broken = connection => match broken {
+                    Ok(()) => exchange.await,
+                    Err(error) => Err(error.into()),
+                },
+            }
+        };
+        timeout(bound, asked).await.map_err(|_| Silence::Timeout(bound))?.map_err(Silence::Broken)
+    }
+}
+
+fn fine((status, body): (StatusCode, Bytes)) -> Result<Bytes, Silence> {
+    if status == StatusCode::OK { Ok(body) } else { Err(Silence::Refused(status)) }
+}
+
+/// Lines are `http.LISTENER.downstream_rq_active: 3`; the question itself is one of the admin interface's.
+fn sum_of_requests(text: &str) -> u64 {
+    let counts = text.lines().filter(|line| !line.starts_with("http.admin."));
+    counts.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_all_listeners_count_and_the_question_itself_does_not() {
+        let text = "http.admin.downstream_rq_active: 1\nhttp.edge.downstream_rq_active: 2\n\
+                    http.edge_tls.downstream_rq_active: 3\n";
+        assert_eq!(sum_of_requests(text), 5);
+        assert_eq!(sum_of_requests("http.admin.downstream_rq_active: 1\n"), 0);
+        assert_eq!(sum_of_requests(""), 0);
+    }
+}

@@ -1,0 +1,210 @@
+//! `muster edge`: PID 1 of a container with an Envoy. Starts it, starts it again when it ends or hangs, and drains it
+//! before it is stopped. It knows nothing of the fleet: what Envoy routes to, the leader says.
+//!
+//! [`vigil`] asks Envoy and kills it, judged by [`watchdog`]; [`namespace`] says when the container has lost its network;
+//! [`drain`] takes Envoy out; [`serve`] is what scrapers get; [`admin`] is how Envoy is asked.
+
+mod admin;
+mod drain;
+mod namespace;
+mod serve;
+mod vigil;
+mod watchdog;
+
+use std::future::Future;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc::UnboundedReceiver, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config::{EdgeFlags, OnExit};
+use crate::metrics::{self, EdgeDrain, EdgeMetrics, Health};
+use crate::process::command::Command;
+use crate::process::served::{Audience, ChildSpec, ChildState, End, Served};
+use crate::process::supervisor::Supervisor;
+use crate::process::{BackOff, Signal};
+use admin::Admin;
+use serve::Both;
+use vigil::Vigil;
+
+/// How long Envoy may take to end after TERM: it writes its access log and closes what is left.
+const TERM_BOUND: Duration = Duration::from_secs(2);
+/// The same when a second signal hurries, or when nobody is left to lose anything.
+const FAST_BOUND: Duration = Duration::from_secs(1);
+/// What a container that has lost its network exits with: not 0, so that every restart policy starts it again.
+const CUT_OFF: u8 = 1;
+
+/// Runs Envoy until it is told to stop or the network is gone; the exit code.
+///
+/// # Errors
+/// What keeps it from starting, or a task that must not end and did.
+pub async fn run(flags: EdgeFlags, supervisor: Supervisor, signals: UnboundedReceiver<Signal>) -> Result<u8> {
+    let metrics = EdgeMetrics::new(env!("CARGO_PKG_VERSION"), crate::REVISION);
+    let address = SocketAddrV4::new(flags.listen, flags.metrics_port);
+    let listener = TcpListener::bind(address).await;
+    let listener =
+        listener.with_context(|| format!("cannot listen on {address} (--listen, --metrics-port)"))?;
+    info!(version = crate::VERSION, %address, admin = %flags.admin.display(), "edge");
+
+    let admin = Admin::new(flags.admin.clone());
+    let (served, life) = Served::new(supervisor, child_spec(&flags));
+    let starting = Health { live: Ok(()), ready: Err("envoy has not been started".into()) };
+    let (health, shown) = watch::channel(starting);
+    let both = Both { admin: admin.clone(), metrics: metrics.clone() };
+    let close = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(named("metrics", metrics::serve(listener, both, shown, close.clone())));
+    let vigil = Vigil {
+        admin: admin.clone(),
+        served: served.clone(),
+        silence: flags.silence,
+        health: health.clone(),
+        metrics: metrics.clone(),
+    };
+    let vigil = tasks.spawn(named("vigil", vigil.keep()));
+    let child = tokio::spawn(life.run());
+    let edge = Edge { flags, admin, served, health, metrics, vigil };
+    let code = edge.live(signals, &mut tasks).await;
+    close.cancel();
+    // Over already, unless a task has failed: then nothing of it may stay behind.
+    edge.served.stop_fast(FAST_BOUND).await;
+    child.abort();
+    info!("stopped");
+    code
+}
+
+async fn named<T>(name: &'static str, task: impl Future<Output = T>) -> &'static str {
+    task.await;
+    name
+}
+
+fn child_spec(flags: &EdgeFlags) -> ChildSpec {
+    let (program, args) = flags
+        .envoy
+        .split_first()
+        .map_or((Default::default(), &[][..]), |(program, args)| (program.clone(), args));
+    ChildSpec {
+        command: Command::new(program, args),
+        check: None,
+        port: None,
+        audience: Audience::Child,
+        graceful: Some(Signal::SIGTERM),
+        on_exit: OnExit::Restart,
+        back_off: BackOff::default(),
+    }
+}
+
+struct Edge {
+    flags: EdgeFlags,
+    admin: Admin,
+    served: Served,
+    health: watch::Sender<Health>,
+    metrics: EdgeMetrics,
+    vigil: tokio::task::AbortHandle,
+}
+
+impl Edge {
+    /// Serving until a signal, an end for good, or the loss of the network.
+    async fn live(
+        &self,
+        mut signals: UnboundedReceiver<Signal>,
+        tasks: &mut JoinSet<&'static str>,
+    ) -> Result<u8> {
+        let cut_off = async {
+            match self.flags.require_network {
+                true => namespace::until_cut_off().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::pin!(cut_off);
+        let signal = loop {
+            tokio::select! {
+                biased;
+                signal = signals.recv() => match signal {
+                    Some(signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)) => break signal,
+                    // Envoy opens its access logs anew.
+                    Some(Signal::SIGUSR1) => self.served.forward(Signal::SIGUSR1),
+                    Some(_) => {}
+                    None => bail!("the signals' thread has ended"),
+                },
+                end = self.served.ended() => {
+                    error!(%end, given_as = "ENVOY", "served process cannot be started: leaving");
+                    return Ok(end.code());
+                }
+                () = &mut cut_off => {
+                    error!("network namespace gone, only lo is left: leaving");
+                    self.served.stop_fast(FAST_BOUND).await;
+                    return Ok(CUT_OFF);
+                }
+                Some(ended) = tasks.join_next() => {
+                    let task = ended.map_or_else(|panicked| panicked.to_string(), str::to_owned);
+                    error!(task, "task has ended, and must not: leaving");
+                    self.leave(Signal::SIGTERM, &mut signals).await;
+                    bail!("task {task} has ended, and must not");
+                }
+            }
+        };
+        Ok(self.leave(signal, &mut signals).await)
+    }
+
+    /// Drains and stops Envoy; a second signal stops it at once. Envoy's own exit code.
+    async fn leave(&self, signal: Signal, signals: &mut UnboundedReceiver<Signal>) -> u8 {
+        let bound = self.flags.drain_timeout;
+        info!(signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
+        // Who drains is not ready, and an Envoy that is silent now is stopped soon anyway.
+        self.vigil.abort();
+        self.metrics.envoy_ready.set(0);
+        self.health.send_modify(|health| health.ready = Err("leaving".into()));
+        let began = std::time::Instant::now();
+        let mut state = self.served.state();
+        let gone = state.wait_for(|state| !matches!(state, ChildState::Running { .. }));
+        let mut ended = None;
+        let result = tokio::select! {
+            biased;
+            state = gone => {
+                ended = state.ok().and_then(|state| last_end(&state));
+                EdgeDrain::Ended
+            }
+            result = drain::drain(&self.admin, bound) => result,
+            () = second(signals) => EdgeDrain::Forced,
+        };
+        self.metrics.drains.get_or_create(&result).inc();
+        let duration_ms = began.elapsed().as_millis() as u64;
+        info!(result = result.as_str(), duration_ms, "drain over");
+        let end = match result {
+            EdgeDrain::Forced => self.served.stop_fast(FAST_BOUND).await,
+            _ => tokio::select! {
+                end = self.served.stop(signal, TERM_BOUND) => end,
+                () = second(signals) => self.served.stop_fast(FAST_BOUND).await,
+            },
+        };
+        match (end, ended) {
+            (End::Stopped, Some(last)) => last.code(),
+            (end, _) => end.code(),
+        }
+    }
+}
+
+/// How the one before ended, where it is not started again yet.
+fn last_end(state: &ChildState) -> Option<End> {
+    match state {
+        ChildState::Backoff { last, .. } => Some(last.clone()),
+        _ => None,
+    }
+}
+
+/// The next signal that asks to leave.
+async fn second(signals: &mut UnboundedReceiver<Signal>) {
+    loop {
+        match signals.recv().await {
+            Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => return,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}

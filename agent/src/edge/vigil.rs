@@ -1,0 +1,118 @@
+//! Asks Envoy again and again whether it is ready, says so to those who ask this agent, and kills one that is silent.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::admin::{Admin, Readiness};
+use super::watchdog::{Heard, PAUSE, Verdict, Watchdog};
+use crate::metrics::{EdgeMetrics, EnvoyRestart, Health};
+use crate::process::Pid;
+use crate::process::served::{ChildState, Served};
+
+/// Until it is ready the first time it is asked more often: joining should not wait for a clock.
+const STARTING_PAUSE: Duration = Duration::from_millis(50);
+
+/// The one who asks.
+pub(super) struct Vigil {
+    pub(super) admin: Admin,
+    pub(super) served: Served,
+    pub(super) silence: Duration,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) metrics: EdgeMetrics,
+}
+
+impl Vigil {
+    /// Never returns.
+    pub(super) async fn keep(self) {
+        let mut state = self.served.state();
+        let mut lives = Lives::default();
+        loop {
+            let now = state.borrow_and_update().clone();
+            match now {
+                ChildState::Running { pid } => {
+                    if let Some(reason) = lives.begin(pid) {
+                        self.metrics.envoy_restarts.get_or_create(&reason).inc();
+                    }
+                    tokio::select! {
+                        () = self.one_life() => {
+                            lives.killed = true;
+                            self.served.kill("it does not answer");
+                        }
+                        _ = state.changed() => continue,
+                    }
+                }
+                _ => self.show(false, Err("envoy does not run".into())),
+            }
+            if state.changed().await.is_err() {
+                // The life is over; this task must not be the first to say so.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Asks until this life of Envoy is to be ended.
+    async fn one_life(&self) {
+        let began = Instant::now();
+        let mut watchdog = Watchdog::new(self.silence, began.elapsed());
+        loop {
+            let patience = watchdog.asks(began.elapsed());
+            let answer = self.admin.ready(patience).await;
+            let heard = match &answer {
+                Ok(Readiness::Ready) => Heard::Ready,
+                Ok(_) => Heard::NotReady,
+                Err(_) => Heard::Nothing,
+            };
+            match watchdog.hears(began.elapsed(), heard) {
+                Verdict::Ready => self.show(true, Ok(())),
+                Verdict::NotReady => self.show(true, Err(format!("envoy says {answer:?}"))),
+                Verdict::Doubtful => {
+                    let why = answer.map_or_else(|silence| silence.to_string(), |said| format!("{said:?}"));
+                    debug!(why, "envoy did not answer");
+                    self.show(false, Err(format!("envoy does not answer: {why}")));
+                }
+                Verdict::Dead => return self.show(false, Err("envoy does not answer".into())),
+            }
+            let starting = heard != Heard::Ready;
+            sleep(if starting { STARTING_PAUSE } else { PAUSE }).await;
+        }
+    }
+
+    fn show(&self, up: bool, ready: Result<(), String>) {
+        self.metrics.envoy_up.set(i64::from(up));
+        self.metrics.envoy_ready.set(i64::from(ready.is_ok()));
+        let mut before = None;
+        self.health.send_if_modified(|health| {
+            before = Some(health.ready.is_ok());
+            let changed = health.ready != ready;
+            health.ready.clone_from(&ready);
+            changed
+        });
+        match (before, &ready) {
+            (Some(false), Ok(())) => info!("envoy is ready"),
+            (Some(true), Err(why)) => warn!(why, "envoy is not ready"),
+            _ => {}
+        }
+    }
+}
+
+/// One life of Envoy after the other.
+#[derive(Debug, Default)]
+struct Lives {
+    known: Option<Pid>,
+    /// The known one was killed by this agent.
+    killed: bool,
+}
+
+impl Lives {
+    /// A life that may be new: why the one before is gone, if there was one.
+    fn begin(&mut self, pid: Pid) -> Option<EnvoyRestart> {
+        if self.known.replace(pid).is_none_or(|before| before == pid) {
+            return None;
+        }
+        let killed = std::mem::take(&mut self.killed);
+        Some(if killed { EnvoyRestart::Silent } else { EnvoyRestart::Ended })
+    }
+}

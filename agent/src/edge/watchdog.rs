@@ -1,0 +1,175 @@
+//! Whether Envoy still lives, judged by its answers (**pure**): times come from outside, counted from any moment.
+//!
+//! Any answer is a sign of life, also 503: an Envoy without a leader waits and says so. What counts is silence, and only
+//! such silence as this agent was awake to hear.
+
+use std::time::Duration;
+
+/// Between an answer and the next question.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait for one answer; also how long the last answer is good for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// Silence that an Envoy may keep which has not been ready yet: it may be loading.
+pub(super) const START_SILENCE: Duration = Duration::from_secs(30);
+/// A wait that took this much longer than meant says that this agent stood still, and nothing about Envoy.
+const LATE: Duration = Duration::from_millis(250);
+
+/// What came back to one question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Ready,
+    /// It answered something else.
+    NotReady,
+    /// Nobody listens, or no answer in time.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Ready,
+    NotReady,
+    /// Silent, and not yet for too long.
+    Doubtful,
+    /// To be killed.
+    Dead,
+}
+
+/// The judge of one life of Envoy.
+#[derive(Clone, Debug)]
+pub(super) struct Watchdog {
+    /// How long one that has been ready may be silent.
+    bound: Duration,
+    been_ready: bool,
+    /// When the first of the unanswered questions was asked.
+    silent_since: Option<Duration>,
+    asked: Duration,
+    /// How long the wait that is under way was meant to take.
+    patience: Duration,
+    heard: Duration,
+}
+
+impl Watchdog {
+    pub(super) fn new(bound: Duration, now: Duration) -> Self {
+        Self { bound, been_ready: false, silent_since: None, asked: now, patience: PATIENCE, heard: now }
+    }
+
+    /// A question goes out; how long to wait for its answer.
+    pub(super) fn asks(&mut self, now: Duration) -> Duration {
+        if now.saturating_sub(self.heard) > PAUSE + LATE {
+            self.silent_since = None;
+        }
+        self.asked = now;
+        let silent = self.silent_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        self.patience = PATIENCE.min(self.allowed().saturating_sub(silent));
+        self.patience
+    }
+
+    /// The answer to it, or that none came.
+    pub(super) fn hears(&mut self, now: Duration, heard: Heard) -> Verdict {
+        self.heard = now;
+        if heard != Heard::Nothing {
+            self.silent_since = None;
+            self.been_ready |= heard == Heard::Ready;
+            return if heard == Heard::Ready { Verdict::Ready } else { Verdict::NotReady };
+        }
+        if now.saturating_sub(self.asked) > self.patience + LATE {
+            self.silent_since = None;
+            return Verdict::Doubtful;
+        }
+        let since = *self.silent_since.get_or_insert(self.asked);
+        if now.saturating_sub(since) >= self.allowed() { Verdict::Dead } else { Verdict::Doubtful }
+    }
+
+    fn allowed(&self) -> Duration {
+        if self.been_ready { self.bound } else { START_SILENCE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Asks at once after each pause and hears nothing until somebody is dead or `end` is reached.
+    fn silence(dog: &mut Watchdog, from: Duration, end: Duration) -> Option<Duration> {
+        let mut now = from;
+        while now < end {
+            now += dog.asks(now);
+            if dog.hears(now, Heard::Nothing) == Verdict::Dead {
+                return Some(now - from);
+            }
+            now += PAUSE;
+        }
+        None
+    }
+
+    #[test]
+    fn one_that_was_ready_is_dead_after_the_bound() {
+        for bound in [SECOND, ms(2500)] {
+            let mut dog = Watchdog::new(bound, ms(0));
+            dog.asks(ms(0));
+            assert_eq!(dog.hears(ms(1), Heard::Ready), Verdict::Ready);
+            assert_eq!(silence(&mut dog, ms(201), ms(60_000)), Some(bound));
+        }
+    }
+
+    #[test]
+    fn refusals_count_from_the_first() {
+        let mut dog = Watchdog::new(SECOND, ms(0));
+        dog.asks(ms(0));
+        dog.hears(ms(1), Heard::Ready);
+        for at in [201, 401, 601, 801, 1001] {
+            dog.asks(ms(at));
+            assert_eq!(dog.hears(ms(at + 1), Heard::Nothing), Verdict::Doubtful, "{at}");
+        }
+        dog.asks(ms(1201));
+        assert_eq!(dog.hears(ms(1202), Heard::Nothing), Verdict::Dead);
+    }
+
+    #[test]
+    fn one_that_was_never_ready_may_take_its_time() {
+        let mut dog = Watchdog::new(SECOND, ms(0));
+        assert_eq!(silence(&mut dog, ms(0), ms(29_000)), None);
+        let mut waits = Watchdog::new(SECOND, ms(0));
+        for at in 0..600 {
+            waits.asks(SECOND * at);
+            assert_eq!(waits.hears(SECOND * at + ms(1), Heard::NotReady), Verdict::NotReady);
+        }
+        let dead = silence(&mut waits, SECOND * 600, SECOND * 700).unwrap();
+        assert!(dead >= START_SILENCE && dead < START_SILENCE + SECOND * 2, "{dead:?}");
+    }
+
+    #[test]
+    fn an_answer_in_between_begins_anew() {
+        let mut dog = Watchdog::new(SECOND, ms(0));
+        dog.asks(ms(0));
+        dog.hears(ms(1), Heard::Ready);
+        dog.asks(ms(201));
+        assert_eq!(dog.hears(ms(202), Heard::Nothing), Verdict::Doubtful);
+        dog.asks(ms(402));
+        assert_eq!(dog.hears(ms(900), Heard::NotReady), Verdict::NotReady);
+        dog.asks(ms(1100));
+        assert_eq!(dog.hears(ms(1250), Heard::Nothing), Verdict::Doubtful);
+    }
+
+    /// Both were frozen, or this agent alone: what was not heard then says nothing.
+    #[test]
+    fn silence_through_which_the_agent_slept_does_not_count() {
+        let mut dog = Watchdog::new(SECOND, ms(0));
+        dog.asks(ms(0));
+        dog.hears(ms(1), Heard::Ready);
+        assert_eq!(dog.asks(ms(201)), SECOND);
+        assert_eq!(dog.hears(ms(10_000), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.asks(ms(10_200)), SECOND);
+        assert_eq!(dog.hears(ms(10_300), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.asks(ms(30_000)), SECOND, "it slept between two questions");
+        assert_eq!(dog.hears(ms(30_100), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.asks(ms(30_300)), ms(700));
+        assert_eq!(dog.hears(ms(31_000), Heard::Nothing), Verdict::Dead);
+    }
+}
