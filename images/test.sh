@@ -5,18 +5,37 @@ set -euo pipefail
 source "$(dirname "$0")/steps.sh"
 cd "$ROOT"
 
+# Minutes after which a stage hangs rather than works: several times what it takes on two cores. Together under CI's 90.
+declare -A BOUND=([lint]=15 [unit]=30 [page]=10 [containers]=30)
+
 main() {
-  local stage started
+  local stage
   (($# > 0)) || set -- lint unit containers
   for stage; do
-    [[ $stage =~ ^(lint|unit|page|containers)$ ]] || fail "unknown stage '$stage': lint, unit, page or containers"
+    [[ -n ${BOUND[$stage]:-} ]] || fail "unknown stage '$stage': lint, unit, page or containers"
   done
-  for stage; do
-    started=$(seconds)
-    say "== $stage"
+  for stage; do one_stage "$stage"; done
+}
+
+# A shell of its own, so that a stage that hangs can be ended with all it started, and the rest is not reached in silence.
+one_stage() {
+  local stage=$1 started code=0 pid
+  started=$(seconds)
+  if [[ ${MUSTER_STAGE:-} == "$stage" ]]; then
     "test_$stage"
-    say "== $stage passed in $(since "$started")"
-  done
+    return
+  fi
+  say "== $stage"
+  MUSTER_STAGE=$stage timeout --kill-after=60 "${BOUND[$stage]}m" "$ROOT/images/test.sh" "$stage" &
+  pid=$!
+  # What is in a group of its own hears no Ctrl-C.
+  trap 'kill "$pid" 2>/dev/null; wait "$pid"; exit 130' INT
+  trap 'kill "$pid" 2>/dev/null; wait "$pid"; exit 143' TERM HUP
+  wait "$pid" || code=$?
+  trap - INT TERM HUP
+  ((code != 124 && code != 137)) || fail "$stage was not done in ${BOUND[$stage]} minutes; what it was at stands above"
+  ((code == 0)) || fail "$stage did not pass, see above ($(since "$started"))"
+  say "== $stage passed in $(since "$started")"
 }
 
 test_lint() {
@@ -61,8 +80,20 @@ test_containers() {
   docker compose config --quiet
   need nsenter=util-linux curl=curl openssl=openssl
   images/parts.sh etcd
-  cargo test --locked --quiet -p testbed --test containers --test image --test intruders -- --ignored
-  loadtest/test.sh
+  local test
+  for test in containers image intruders; do
+    timed "$test" cargo test --locked --quiet -p testbed --test "$test" -- --ignored
+  done
+  timed "load tests" loadtest/test.sh
+}
+
+# timed WHAT COMMAND...
+timed() {
+  local started what=$1
+  started=$(seconds)
+  shift
+  "$@"
+  say "$what: passed in $(since "$started")"
 }
 
 main "$@"
