@@ -65,14 +65,25 @@ why_outdated() {
   service=$(docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}}' "$1")
   tag=$(docker inspect -f '{{.Config.Image}}' "$1")
   [[ $(docker inspect -f '{{.Image}}' "$1") == $(docker image inspect -f '{{.Id}}' "$tag" 2>/dev/null) ]] || reason="an older image"
-  grep -qx "$service $(docker inspect -f '{{index .Config.Labels "com.docker.compose.config-hash"}}' "$1")" <<<"$HASHES" ||
-    reason="${reason:+$reason and }other settings"
+  settings_are_current "$1" "$service" || reason="${reason:+$reason and }other settings"
   # Read at the start only; Compose does not look into what it mounts.
   started=$(docker inspect -f '{{.State.StartedAt}}' "$1")
   [[ $service != envoy-? || -z $(find envoy -name '*.yaml' -newermt "$started") ]] || reason="${reason:+$reason and }older files"
   # Both are UTC in the same form.
   [[ -n $reason || -z ${OLDER_THAN:-} || ! $(docker inspect -f '{{.Created}}' "$1") < $OLDER_THAN ]] || reason="asked for"
   echo "$reason"
+}
+
+# settings_are_current ID SERVICE
+settings_are_current() {
+  local plan
+  if [[ $2 == envoy-? ]]; then
+    # The hash it carries is of the container whose network it joined, which `config --hash` does not know.
+    plan=$(docker compose up -d --dry-run --no-build --no-deps "$2" 2>&1)
+    [[ $plan != *Recreate* ]]
+  else
+    grep -qx "$2 $(docker inspect -f '{{index .Config.Labels "com.docker.compose.config-hash"}}' "$1")" <<<"$HASHES"
+  fi
 }
 
 # envoy_ready SERVICE: it serves, as its own agent says.
