@@ -64,13 +64,13 @@ impl Clients {
     /// Ends them.
     ///
     /// # Panics
-    /// When a request was lost, or hardly any was sent.
+    /// When a request was lost, or none was answered.
     pub fn lost_nothing(self, during: &str) {
         self.enough.store(true, Ordering::Relaxed);
         for thread in self.threads {
             let tally = thread.join().expect("a client ended by itself");
             assert!(tally.lost.is_empty(), "{during}: lost {} requests: {:?}", tally.lost.len(), tally.lost);
-            assert!(tally.answered > 10, "{during}: only {} requests were sent", tally.answered);
+            assert!(tally.answered > 0, "{during}: no request was answered");
         }
     }
 }
