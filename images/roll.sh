@@ -224,7 +224,7 @@ roll_members() {
     # Of three, one may be away, and that is this one.
     all_healthy "${MEMBERS/$member/}" || fail "$member $why, and not every other member is healthy: docker compose ps"
     say "  $member: $why, replaced"
-    compose up -d --no-build --no-deps "$member" || fail "$member could not be started: $(tail -n 3 "$LOG")"
+    compose up -d --no-build --no-deps --force-recreate "$member" || fail "$member could not be started: $(tail -n 3 "$LOG")"
     all_healthy "$MEMBERS" ||
       fail "$member does not come up, the others serve. It said: $(docker compose logs --no-log-prefix --tail 3 "$member" 2>&1)"
     ROLLED=$((ROLLED + 1))
