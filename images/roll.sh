@@ -167,7 +167,7 @@ routed_to() {
 # came_not_up NEW OLD
 came_not_up() {
   local said
-  said=$(docker logs --tail 3 "$1" 2>&1 || true)
+  said=$(docker logs --tail 20 "$1" 2>&1 | grep . | tail -n 5 || true)
   fail "$(name_of "$1") does not come up ($(docker inspect -f '{{.State.Status}}, exit code {{.State.ExitCode}}' "$1")), so $(name_of "$2") and all others stay. It said: $said"
 }
 
