@@ -9,6 +9,9 @@ source "$(dirname "$0")/steps.sh"
 
 STANDIN=muster/not-alpine:3.10
 TARGET=x86_64-unknown-linux-musl
+# What muster is compiled from.
+COMPILED=(agent Cargo.toml Cargo.lock testbed/Cargo.toml)
+BINARIES=()
 
 main() {
   local image
@@ -71,18 +74,25 @@ import_standin() {
 }
 
 make_node() {
-  local tag inputs binaries=build
+  local tag inputs
   tag=$(setting MUSTER_NODE_TAG)
-  inputs=$(inputs_of agent Cargo.toml Cargo.lock testbed/Cargo.toml images/node images/nginx)
+  inputs=$(inputs_of "${COMPILED[@]}" images/node images/nginx)
   fresh "$tag" "$inputs" && return
+  choose_binaries
+  build node "$tag" "$inputs" "${BINARIES[@]}" \
+    --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)"
+}
+
+# Sets BINARIES, once: how a Dockerfile comes by muster, as arguments of its build.
+choose_binaries() {
+  ((${#BINARIES[@]} == 0)) || return 0
+  local from=build
   # Compiling here is faster than in a container, and needs no registry.
   if command -v cargo >/dev/null || ! pulled "$(setting RUST_IMAGE)"; then
-    binaries=prebuilt
+    from=prebuilt
     compile_node
   fi
-  build node "$tag" "$inputs" --build-arg "BINARIES=$binaries" --build-arg "RUST=$(setting RUST_IMAGE)" \
-    --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)" \
-    --build-arg "REVISION=$(revision)"
+  BINARIES=(--build-arg "BINARIES=$from" --build-arg "RUST=$(setting RUST_IMAGE)" --build-arg "REVISION=$(revision)")
 }
 
 # The commit that last changed what is compiled: another commit leaves the program, byte for byte, as it was.
@@ -116,6 +126,8 @@ make_front() {
 }
 
 make_etcd() { make_part etcd ETCD etcd etcdctl; }
+
+# With muster as its PID 1.
 make_envoy() { make_part envoy ENVOY envoy; }
 
 # What loadtest/peers compares with. From packages also where a registry answers: the same base and the same libraries
@@ -136,11 +148,12 @@ make_peers() {
 
 # make_part IMAGE VARIABLE PROGRAM...
 make_part() {
-  local image=$1 tag official inputs source=official
+  local image=$1 tag official inputs source=official sources=() binaries=()
   tag=$(setting "MUSTER_$2_TAG")
   official=$(setting "$2_IMAGE")
   shift 2
-  inputs=$(echo "$official" | inputs_of "images/$image" images/parts.sh images/parts.sha256 -)
+  [[ $image != envoy ]] || sources=("${COMPILED[@]}")
+  inputs=$(echo "$official" | inputs_of "images/$image" images/parts.sh images/parts.sha256 "${sources[@]}" -)
   fresh "$tag" "$inputs" && return
   if ! pulled "$official"; then
     say "$image: $official cannot be had, building the image from packages"
@@ -148,7 +161,11 @@ make_part() {
     "$ROOT/images/parts.sh" "$image"
     stage_with_libraries "$image" "${@/#/$CACHE/parts/bin/}"
   fi
-  build "$image" "$tag" "$inputs" --build-arg "OFFICIAL=$official" --build-arg "SOURCE=$source"
+  if [[ $image == envoy ]]; then
+    choose_binaries
+    binaries=("${BINARIES[@]}")
+  fi
+  build "$image" "$tag" "$inputs" "${binaries[@]}" --build-arg "OFFICIAL=$official" --build-arg "SOURCE=$source"
 }
 
 # build IMAGE TAG INPUTS ARGUMENT...

@@ -100,9 +100,9 @@ try_restore() {
     "$(setting MUSTER_ETCD_TAG)" snapshot restore /tmp/snapshot.db --data-dir "$4" --name "$3" \
     --initial-cluster etcd1=https://peer1:2380,etcd2=https://peer2:2380,etcd3=https://peer3:2380 \
     --initial-cluster-token muster --initial-advertise-peer-urls "https://peer${3#etcd}:2380" >>"$LOG" 2>&1
-  # From standard input, so that the container's user may read it whoever owns it here.
-  tar -C "$(dirname "$2")" --owner=65532 --group=65532 --mode=0400 --transform 's|.*|snapshot.db|' -c "$(basename "$2")" |
-    docker cp --archive - "$HELPER:/tmp" >>"$LOG" 2>&1
+  # From standard input, so that the container's user may read it whoever owns it here; nobody else is in there.
+  tar -C "$(dirname "$2")" --owner=65532 --group=65532 --mode=0444 --transform 's|.*|snapshot.db|' -c "$(basename "$2")" |
+    docker cp - "$HELPER:/tmp" >>"$LOG" 2>&1
   docker start --attach "$HELPER" >>"$LOG" 2>&1
 }
 

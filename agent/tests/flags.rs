@@ -333,6 +333,15 @@ fn flags_that_are_unknown_repeated_or_incomplete_are_refused() {
         (&["status", "--allow", "all"], &["--allow", "such as"]),
         (&["healthcheck", "--metrics-port", "0"], &["--metrics-port", "1 to 65535"]),
         (&["healthcheck", "--listen", "::1"], &["--listen", "IPv4"]),
+        (&["edge"], &["<ENVOY>"]),
+        (&["edge", "envoy"], &["envoy", "-- "]),
+        (&["edge", "--admin", "admin.sock", "--", "envoy"], &["--admin", "such as /run/envoy/admin.sock"]),
+        (&["edge", "--silence", "0", "--", "envoy"], &["--silence", "1 to 60, such as 1"]),
+        (&["edge", "--silence", "61", "--", "envoy"], &["--silence", "1 to 60"]),
+        (&["edge", "--drain-timeout", "601", "--", "envoy"], &["--drain-timeout", "0 to 600"]),
+        (&["edge", "--metrics-port", "0", "--", "envoy"], &["--metrics-port", "1 to 65535"]),
+        (&["edge", "--require-network", "maybe", "--", "envoy"], &["--require-network", "true, false"]),
+        (&["wait", "--envoy", "a/b"], &["--envoy", "such as web-1"]),
     ] {
         finish(bare(args)).refused(words);
     }
@@ -350,6 +359,7 @@ fn help_and_version_end_with_0() {
         &["run", "--help"],
         &["status", "-h"],
         &["healthcheck", "-h"],
+        &["edge", "--help"],
     ] {
         let outcome = finish(bare(args));
         assert_eq!((outcome.code, &*outcome.stderr), (Some(0), ""), "{args:?}");

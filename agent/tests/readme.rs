@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use muster::config::Cli;
-use muster::metrics::{Format, Metrics};
+use muster::metrics::{EdgeMetrics, Format, Metrics};
 use regex::Regex;
 
 fn root() -> PathBuf {
@@ -47,13 +47,14 @@ fn quoted(text: &str) -> Vec<&str> {
     blocks.chain(spans).collect()
 }
 
-/// The table that README.md should have: one row a flag of `muster run`, as its help says.
-fn flags() -> String {
+/// The table of a command's flags: one row a flag, as its help says. Those of the log are told once, with `run`.
+fn flags(command: &str) -> String {
     let mut cli = Cli::command();
     cli.build();
-    let run = cli.find_subcommand("run").expect("there is a `run`");
+    let run = cli.find_subcommand(command).expect("there is such a command");
     let mut table = String::from("| flag | variable | default | meaning |\n|---|---|---|---|\n");
-    for flag in run.get_arguments().filter(|flag| flag.get_long().is_some_and(|long| long != "help")) {
+    let told = |long: &str| long != "help" && (command == "run" || !long.starts_with("log"));
+    for flag in run.get_arguments().filter(|flag| flag.get_long().is_some_and(told)) {
         let help = flag.get_help().map(ToString::to_string).unwrap_or_default().replace('\n', " ");
         let (meaning, said) = match help.split_once(" [default: ") {
             Some((meaning, said)) => (meaning, said.trim_end_matches(']').to_owned()),
@@ -71,12 +72,14 @@ fn flags() -> String {
 }
 
 #[test]
-fn the_table_of_flags_is_the_help() {
-    let expected = flags();
-    let readme = read("README.md");
-    assert!(readme.contains(&expected), "README.md should have exactly this table:\n\n{expected}");
-    let rows = readme.lines().filter(|line| line.starts_with("| `--")).count();
-    assert_eq!(rows, expected.lines().count() - 2, "README.md has rows for flags that do not exist");
+fn the_tables_of_flags_are_the_help() {
+    for (page, command) in [("README.md", "run"), ("envoy/README.md", "edge")] {
+        let expected = flags(command);
+        let text = read(page);
+        assert!(text.contains(&expected), "{page} should have exactly this table:\n\n{expected}");
+        let rows = text.lines().filter(|line| line.starts_with("| `--") && line.contains("`MUSTER_")).count();
+        assert_eq!(rows, expected.lines().count() - 2, "{page} has rows for flags that do not exist");
+    }
 }
 
 #[test]
@@ -119,7 +122,8 @@ fn every_link_leads_somewhere() {
 #[test]
 fn operations_lists_the_metrics_and_no_other() {
     let page = read("docs/operations.md");
-    let exported = Metrics::new("", "").text(Format::Prometheus);
+    let exported = Metrics::new("", "").text(Format::Prometheus)
+        + &EdgeMetrics::new("", "").text(Format::Prometheus);
     let exported: BTreeSet<&str> =
         exported.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let named: BTreeSet<&str> = quoted(&page)

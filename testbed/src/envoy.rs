@@ -1,6 +1,7 @@
 //! The balancer: a real Envoy whose bootstrap knows only where agents are, and what its admin interface says.
 
 mod files;
+mod supervised;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -18,6 +19,7 @@ use crate::http::{self, Answer};
 use crate::process::{Keeper, Process, lock};
 use crate::programs::Programs;
 use files::{AGENTS, OWN, runtime, secrets};
+use supervised::Supervision;
 
 /// One Envoy, numbered from 1. All of a testbed are told to open the same edge.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Envoy {
     keeper: Arc<Keeper>,
     /// `None`: in the clear.
     certificates: Option<Certificates>,
+    /// `None`: Envoy itself is what is started.
+    supervision: Option<Supervision>,
     process: Mutex<Option<Process>>,
 }
 
@@ -50,6 +54,7 @@ impl Envoy {
             program: programs.envoy.clone(),
             keeper: Arc::clone(keeper),
             certificates: None,
+            supervision: None,
             process: Mutex::new(None),
         }
     }
@@ -77,7 +82,14 @@ impl Envoy {
         // No base id, so no shared memory left behind; one worker is enough and starts faster.
         let args = ["-c", &bootstrap, "--config-yaml", runtime(), "--disable-hot-restart"];
         let args = args.into_iter().chain(["--concurrency", "1", "-l", "info"]);
-        *lock(&self.process) = Some(self.keeper.spawn(&name, &self.program, args, &[])?);
+        let process = match &self.supervision {
+            Some(by) => {
+                let args = by.args(&self.program, args);
+                self.keeper.spawn(&name, &by.muster, args, &[])?
+            }
+            None => self.keeper.spawn(&name, &self.program, args, &[])?,
+        };
+        *lock(&self.process) = Some(process);
         Ok(())
     }
 
@@ -174,7 +186,7 @@ impl Envoy {
     /// # Errors
     /// When its admin interface does not answer.
     pub async fn stats(&self, filter: &str) -> anyhow::Result<BTreeMap<String, u64>> {
-        let text = http::body(self.admin, &format!("/stats?filter={filter}")).await?;
+        let text = self.admin_body(&format!("/stats?filter={filter}")).await?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let line = |line: &str| -> Option<(String, u64)> {
             let (name, value) = line.split_once(": ")?;
@@ -196,9 +208,16 @@ impl Envoy {
     }
 
     async fn admin_json(&self, path: &str) -> anyhow::Result<Value> {
-        let body = http::body(self.admin, path).await?;
+        let body = self.admin_body(path).await?;
         ensure!(!body.is_empty(), "nothing at {path}");
         serde_json::from_slice(&body).context("reading Envoy's JSON")
+    }
+
+    async fn admin_body(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        match &self.supervision {
+            Some(by) => http::body_by(&by.socket, path).await,
+            None => http::body(self.admin, path).await,
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -212,7 +231,7 @@ impl Envoy {
         let retry = json!({"retry_back_off": {"base_interval": "0.05s", "max_interval": "0.2s"}});
         json!({
             "node": {"id": format!("envoy-{}", self.number), "cluster": "muster"},
-            "admin": {"address": socket(self.admin)},
+            "admin": {"address": self.supervision.as_ref().map_or_else(|| socket(self.admin), Supervision::pipe)},
             "dynamic_resources": {
                 "ads_config": {
                     "api_type": "GRPC",

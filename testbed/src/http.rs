@@ -1,6 +1,8 @@
 //! One HTTP request on one fresh connection, so that an answer is always the listener's of this moment.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -8,7 +10,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 
 /// An answer whose body has been read to its end.
@@ -31,7 +34,8 @@ impl Answer {
 /// # Errors
 /// When there was none within `patience`.
 pub async fn get(address: SocketAddrV4, path: &str, patience: Duration) -> anyhow::Result<Answer> {
-    tokio::time::timeout(patience, request(address, path))
+    let asked = async { request(TcpStream::connect(address).await?, &address.to_string(), path).await };
+    tokio::time::timeout(patience, asked)
         .await
         .map_err(anyhow::Error::new)
         .flatten()
@@ -48,12 +52,42 @@ pub async fn body(address: SocketAddrV4, path: &str) -> anyhow::Result<Vec<u8>> 
     Ok(answer.body)
 }
 
-async fn request(address: SocketAddrV4, path: &str) -> anyhow::Result<Answer> {
-    let stream = TcpStream::connect(address).await?;
+/// The same by a socket file.
+///
+/// # Errors
+/// As [`body`].
+pub async fn body_by(socket: &Path, path: &str) -> anyhow::Result<Vec<u8>> {
+    let asked = async { request(UnixStream::connect(socket).await?, "admin", path).await };
+    let answer =
+        tokio::time::timeout(Duration::from_secs(1), asked).await.map_err(anyhow::Error::new).flatten();
+    let answer = answer.with_context(|| format!("GET {path} of {}", socket.display()))?;
+    ensure!(answer.status == 200, "GET {path} of {}: status {}", socket.display(), answer.status);
+    Ok(answer.body)
+}
+
+/// Samples of a scrape, by name and labels.
+///
+/// # Errors
+/// As [`body`].
+pub async fn metrics(address: SocketAddrV4) -> anyhow::Result<BTreeMap<String, f64>> {
+    let text = body(address, "/metrics").await?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let sample = |line: &str| -> Option<(String, f64)> {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    Ok(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
+}
+
+async fn request(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    path: &str,
+) -> anyhow::Result<Answer> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::get(path)
-        .header(header::HOST, address.to_string())
+        .header(header::HOST, host)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;

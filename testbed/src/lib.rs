@@ -8,6 +8,7 @@
 //! | [`proxy`] | the links between them: cut, delayed, silent |
 //! | [`observe`] | what each part says, and waiting until all say the same |
 //! | [`keeper`], [`process`], [`tree`], [`sockets`] | starting processes so that none outlives its testbed |
+//! | [`network`] | a network of a test's own |
 //! | [`certificates`] | what parts show each other, made by `muster pki` |
 //! | [`address`], [`programs`] | where parts listen, and where their programs are found |
 //!
@@ -26,6 +27,7 @@ pub mod http;
 pub mod observe;
 
 pub mod keeper;
+pub mod network;
 pub mod process;
 pub mod sockets;
 pub mod tree;

@@ -40,6 +40,10 @@ pub struct Settings {
     pub extra: Vec<String>,
     /// Run in place of nginx.
     pub command: Vec<String>,
+    /// Name and bytes of a file in each node's own content.
+    pub site_file: Option<(String, usize)>,
+    /// Envoys run under `muster edge`, with these arguments.
+    pub supervised: Option<Vec<String>>,
 }
 
 /// One node, numbered from 1: `node<n>` on 127.a.b.n.
@@ -137,6 +141,10 @@ impl Node {
                 std::fs::remove_dir_all(directory)?;
             }
             std::fs::create_dir_all(directory)?;
+        }
+        if let Some((name, bytes)) = &self.settings.site_file {
+            std::fs::create_dir_all(base.join("site"))?;
+            std::fs::write(base.join("site").join(name), vec![b'.'; *bytes])?;
         }
         let env = [("RUST_BACKTRACE", "1")];
         let process = self.keeper.spawn(&self.name, &self.program, self.arguments(name), &env)?;
@@ -278,13 +286,7 @@ impl Node {
     /// # Errors
     /// When it does not answer.
     pub async fn metrics(&self) -> anyhow::Result<BTreeMap<String, f64>> {
-        let text = http::body(self.metrics, "/metrics").await?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let sample = |line: &str| -> Option<(String, f64)> {
-            let (name, value) = line.rsplit_once(' ')?;
-            Some((name.to_owned(), value.parse().ok()?))
-        };
-        Ok(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
+        http::metrics(self.metrics).await
     }
 
     /// Everything the agent and its nginx have printed.
@@ -292,8 +294,7 @@ impl Node {
     /// # Errors
     /// When nothing was ever started.
     pub fn log(&self) -> anyhow::Result<String> {
-        let log = self.keeper.logs()?.join(format!("{}.log", self.name));
-        Ok(String::from_utf8_lossy(&std::fs::read(log)?).into_owned())
+        self.keeper.log(&self.name)
     }
 
     /// Lines of the agent's log with this message, as JSON, oldest first; nginx's own lines are left out.
@@ -301,9 +302,7 @@ impl Node {
     /// # Errors
     /// As [`Node::log`].
     pub fn said(&self, message: &str) -> anyhow::Result<Vec<serde_json::Value>> {
-        let lines = self.log()?;
-        let lines = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        Ok(lines.filter(|line| line["message"] == message).collect())
+        self.keeper.said(&self.name, message)
     }
 
     fn arguments(&self, name: &str) -> Vec<String> {

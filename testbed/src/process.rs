@@ -197,6 +197,25 @@ impl Keeper {
         Ok(logs)
     }
 
+    /// Everything that a process started under this name has printed.
+    ///
+    /// # Errors
+    /// When nothing was ever started.
+    pub fn log(&self, name: &str) -> anyhow::Result<String> {
+        let log = self.logs()?.join(format!("{name}.log"));
+        Ok(String::from_utf8_lossy(&std::fs::read(log)?).into_owned())
+    }
+
+    /// Lines of JSON in its log with this message, oldest first; what others write between them is left out.
+    ///
+    /// # Errors
+    /// As [`Keeper::log`].
+    pub fn said(&self, name: &str, message: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+        let log = self.log(name)?;
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        Ok(lines.filter(|line| line["message"] == message).collect())
+    }
+
     fn start_process(self: &Arc<Self>, wanted: Spawn) -> anyhow::Result<Process> {
         let log = wanted.stderr.clone();
         let mut pipe = lock(&self.pipe);

@@ -62,8 +62,17 @@ impl Testbed {
             self.etcd.members().map(|member| format!("http://{}", self.etcd.address(member))).collect();
         let registry = ["--etcd".to_owned(), endpoints.join(","), "--allow".into(), "127.0.0.0/8".into()];
         let (command, rest) = words.split_first().context("which command?")?;
-        let args = [*command].into_iter().map(str::to_owned).chain(registry);
-        let args = args.chain(rest.iter().map(|word| (*word).to_owned()));
+        let args: Vec<String> = [(*command).to_owned()].into_iter().chain(registry).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(rest.iter().copied()).collect();
+        self.plain_muster(&args).await
+    }
+
+    /// Runs a command that does not ask the registry.
+    ///
+    /// # Errors
+    /// As [`Testbed::muster`].
+    pub async fn plain_muster(&self, words: &[&str]) -> anyhow::Result<Output> {
+        let args = words.iter().copied();
         self.keeper.run(&self.programs.muster, args, &[], None, COMMAND_PATIENCE).await
     }
 
@@ -236,6 +245,10 @@ impl Testbed {
             let edge = self.settings.edge;
             let envoy = Envoy::new(number, edge, self.addresses, &self.programs, &self.keeper);
             let envoy = envoy.secured(self.settings.certificates.clone());
+            let envoy = match &self.settings.supervised {
+                Some(args) => envoy.supervised(&self.programs, self.addresses.ports.metrics, args),
+                None => envoy,
+            };
             envoy.start()?;
             self.envoys.push(envoy);
         }

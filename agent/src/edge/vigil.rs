@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::admin::{Admin, Readiness};
 use super::watchdog::{Heard, PAUSE, Verdict, Watchdog};
@@ -60,20 +60,17 @@ impl Vigil {
         loop {
             let patience = watchdog.asks(began.elapsed());
             let answer = self.admin.ready(patience).await;
-            let heard = match &answer {
-                Ok(Readiness::Ready) => Heard::Ready,
-                Ok(_) => Heard::NotReady,
-                Err(_) => Heard::Nothing,
+            let (heard, why) = match &answer {
+                Ok(Readiness::Ready) => (Heard::Ready, String::new()),
+                Ok(Readiness::Initializing) => (Heard::NotReady, "envoy waits for its configuration".into()),
+                Ok(Readiness::Draining) => (Heard::NotReady, "envoy drains".into()),
+                Err(silence) => (Heard::Nothing, format!("envoy does not answer: {silence}")),
             };
             match watchdog.hears(began.elapsed(), heard) {
                 Verdict::Ready => self.show(true, Ok(())),
-                Verdict::NotReady => self.show(true, Err(format!("envoy says {answer:?}"))),
-                Verdict::Doubtful => {
-                    let why = answer.map_or_else(|silence| silence.to_string(), |said| format!("{said:?}"));
-                    debug!(why, "envoy did not answer");
-                    self.show(false, Err(format!("envoy does not answer: {why}")));
-                }
-                Verdict::Dead => return self.show(false, Err("envoy does not answer".into())),
+                Verdict::NotReady => self.show(true, Err(why)),
+                Verdict::Doubtful => self.show(false, Err(why)),
+                Verdict::Dead => return self.show(false, Err(why)),
             }
             let starting = heard != Heard::Ready;
             sleep(if starting { STARTING_PAUSE } else { PAUSE }).await;

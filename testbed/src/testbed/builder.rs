@@ -35,6 +35,8 @@ pub struct Builder {
     tls: bool,
     extra: Vec<String>,
     command: Vec<String>,
+    site_file: Option<(String, usize)>,
+    supervised: Option<Vec<String>>,
 }
 
 impl Default for Builder {
@@ -49,6 +51,8 @@ impl Default for Builder {
             tls: false,
             extra: Vec::new(),
             command: Vec::new(),
+            site_file: None,
+            supervised: None,
         }
     }
 }
@@ -100,6 +104,16 @@ impl Builder {
         Self { command: command.iter().map(|word| (*word).to_owned()).collect(), ..self }
     }
 
+    /// A file of so many bytes in each node's own content, at `/NAME`.
+    pub fn site_file(self, name: &str, bytes: usize) -> Self {
+        Self { site_file: Some((name.to_owned(), bytes)), ..self }
+    }
+
+    /// Runs each Envoy under `muster edge`, with further arguments.
+    pub fn supervised(self, args: &[&str]) -> Self {
+        Self { supervised: Some(args.iter().map(|word| (*word).to_owned()).collect()), ..self }
+    }
+
     /// Starts everything and returns as soon as etcd serves; [`Testbed::complete`] waits for the rest.
     ///
     /// # Errors
@@ -121,6 +135,8 @@ impl Builder {
             linked: self.linked,
             extra: self.extra,
             command: self.command,
+            site_file: self.site_file,
+            supervised: self.supervised,
         };
         let etcd = Etcd::new(self.etcd, addresses, programs.clone(), Arc::clone(&keeper));
         let etcd = etcd.secured(certificates);
