@@ -55,7 +55,7 @@ fmt: ## format the code
 lint: ## formatting, clippy, shellcheck
 	@images/test.sh lint
 
-test: ## everything that is checked: lint, unit, property, integration, containers
+test: ## everything that is checked: lint, unit, property, integration, the page, containers
 	@images/test.sh
 
 deny: ## licences, sources and bans of what is compiled in, and known holes where the database can be reached

@@ -7,7 +7,7 @@ cd "$ROOT"
 
 main() {
   local stage started
-  (($# > 0)) || set -- lint unit containers
+  (($# > 0)) || set -- lint unit page containers
   for stage; do
     [[ $stage =~ ^(lint|unit|page|containers)$ ]] || fail "unknown stage '$stage': lint, unit, page or containers"
   done
