@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots
+.PHONY: help up up-local scale stop kill kill-leader status verify check muster observe logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ check: ## what is well and what is not, with a hint for each
 
 muster: ## make muster ARGS='drain NODE --wait': a command of muster's, in a node
 	@images/fleet.sh muster $(ARGS)
+
+observe: ## Prometheus beside the fleet, with its alerts; docs/dashboards has Grafana's dashboard
+	@images/fleet.sh observe
 
 logs: ## follow everybody's log
 	@images/fleet.sh logs

@@ -61,7 +61,7 @@ test_containers() {
   docker compose config --quiet
   need nsenter=util-linux curl=curl openssl=openssl
   images/parts.sh etcd
-  cargo test --locked --quiet -p testbed --test containers --test image --test intruders -- --ignored
+  cargo test --locked --quiet -p testbed --test containers --test image --test intruders --test observe -- --ignored
   loadtest/test.sh
 }
 
