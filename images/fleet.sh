@@ -131,7 +131,7 @@ fleet_muster() {
 
 # Prometheus beside the fleet that runs, and not in the way of it: it goes with `down`, and what it saw stays till `clean`.
 fleet_observe() {
-  local started said="" url deadline nodes
+  local started said="" url deadline nodes grafana
   nodes=$(containers "" nginx | wc -l)
   ((nodes > 0)) || fail "no fleet runs here: make up first"
   need curl=curl
@@ -153,7 +153,15 @@ fleet_observe() {
     sleep 0.5
     said=$(curl --silent --max-time 2 "$url/api/v1/targets?state=active" || true)
   done
-  say "$url/ hears all $(grep -o '"scrapePool"' <<<"$said" | wc -l) targets after $(since "$started"). Grafana's dashboard is docs/dashboards/muster.json; make down ends both."
+  say "$url/ hears all $(grep -o '"scrapePool"' <<<"$said" | wc -l) targets after $(since "$started"); make down ends it."
+  grafana=$(setting GRAFANA_IMAGE)
+  if ! { docker image inspect "$grafana" || timeout 600 docker pull --quiet "$grafana"; } >/dev/null 2>&1; then
+    say "$grafana cannot be had; in a Grafana of your own import docs/dashboards/muster.json"
+  elif docker compose --profile grafana up -d --no-deps grafana >"$CACHE/compose.log" 2>&1; then
+    say "Grafana with the dashboard starts at http://127.0.0.1:$(setting MUSTER_GRAFANA_PORT)/"
+  else
+    warn "Grafana does not start: $(tail -n 3 "$CACHE/compose.log")"
+  fi
 }
 
 # One that is not paused; empty when there is none, which is no failure here but a sentence of the caller's.

@@ -206,9 +206,36 @@ fn every_alert_can_be_asked_and_is_quiet(prometheus: &Prometheus) {
     for rule in rules {
         let (name, query) = (&rule["name"], rule["query"].as_str().expect("an expression"));
         prometheus.values(query).unwrap_or_else(|error| panic!("{name}: {query}: {error}"));
+        let selectors = selectors(query);
+        assert!(!selectors.is_empty(), "{name}: no series in {query}");
+        for selector in selectors {
+            let count = prometheus.values(&format!("count({selector})"));
+            assert!(
+                count.is_ok_and(|count| !count.is_empty()),
+                "{name}: {selector} is a series that nobody has"
+            );
+        }
         assert_eq!(rule["health"], "ok", "{name}: {}", rule["lastError"]);
         assert_ne!(rule["state"], "firing", "{name} in a fleet that is well: {}", rule["alerts"]);
     }
+}
+
+/// The series that an expression is made of: names of metrics, with their labels where it says some.
+fn selectors(query: &str) -> Vec<&str> {
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    let mut rest = query;
+    while let Some(start) = rest.find(inner) {
+        rest = &rest[start..];
+        let name = rest.find(|c| !inner(c)).unwrap_or(rest.len());
+        let labels =
+            if rest[name..].starts_with('{') { rest[name..].find('}').map_or(0, |end| end + 1) } else { 0 };
+        if ["muster_", "envoy_", "etcd_"].iter().any(|of| rest.starts_with(of)) || &rest[..name] == "up" {
+            found.push(&rest[..name + labels]);
+        }
+        rest = &rest[name + labels..];
+    }
+    found
 }
 
 fn root() -> PathBuf {
