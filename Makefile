@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help up up-local scale stop kill kill-leader status verify check muster logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots roll backup restore
+.PHONY: help up up-local scale stop kill kill-leader status verify check muster observe logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots roll backup restore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ backup: ## make backup FILE=x: a snapshot of etcd into a file
 restore: ## make restore FILE=x: etcd from that snapshot; requests are served meanwhile
 	@images/registry.sh restore '$(FILE)'
 
+observe: ## Prometheus beside the fleet, with its alerts; docs/dashboards has Grafana's dashboard
+	@images/fleet.sh observe
+
 logs: ## follow everybody's log
 	@images/fleet.sh logs
 
@@ -64,7 +67,7 @@ fmt: ## format the code
 lint: ## formatting, clippy, shellcheck
 	@images/test.sh lint
 
-test: ## everything that is checked: lint, unit, property, integration, containers
+test: ## everything that is checked: lint, unit, property, integration, the page, containers
 	@images/test.sh
 
 deny: ## licences, sources and bans of what is compiled in, and known holes where the database can be reached

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the images that compose.yaml runs: images/build.sh [node] [etcd] [front] [envoy] [peers]
+# Makes the images that compose.yaml runs: images/build.sh [node] [etcd] [front] [envoy] [prometheus] [peers]
 #
 # From official images where a registry answers, else from packages (images/parts.sh). Names and versions are in .env.
 # An image whose inputs have not changed is left alone. Remove it to have its source chosen again.
@@ -19,7 +19,7 @@ main() {
   [[ $* != binary ]] || { compile_node; return; }
   (($# > 0)) || set -- node etcd front envoy
   for image; do
-    [[ $image =~ ^(node|etcd|front|envoy|peers)$ ]] || fail "unknown image '$image': node, etcd, front, envoy or peers"
+    [[ $image =~ ^(node|etcd|front|envoy|prometheus|peers)$ ]] || fail "unknown image '$image': node, etcd, front, envoy, prometheus or peers"
   done
   engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
   docker buildx version >/dev/null 2>&1 || "$ROOT/images/parts.sh" buildx
@@ -129,6 +129,7 @@ make_etcd() { make_part etcd ETCD etcd etcdctl; }
 
 # With muster as its PID 1.
 make_envoy() { make_part envoy ENVOY envoy; }
+make_prometheus() { make_part prometheus PROMETHEUS prometheus; }
 
 # What loadtest/peers compares with. From packages also where a registry answers: the same base and the same libraries
 # for all of them.

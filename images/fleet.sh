@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What make does with the containers: images/fleet.sh up|scale N|stop [NODE]|kill [NODE]|kill-leader|status|muster COMMAND|logs|down|clean
+# What make does with the containers: images/fleet.sh up|scale N|stop [NODE]|kill [NODE]|kill-leader|status|muster COMMAND|observe|logs|down|clean
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
@@ -15,9 +15,9 @@ main() {
   local command=${1:-}
   shift || true
   case $command in
-    up | scale | stop | kill | status | muster | logs | down | clean) ;;
+    up | scale | stop | kill | status | muster | observe | logs | down | clean) ;;
     kill-leader) command=kill_leader ;;
-    *) fail "images/fleet.sh up, scale N, stop, kill, kill-leader, status, muster COMMAND, logs, down or clean" ;;
+    *) fail "images/fleet.sh up, scale N, stop, kill, kill-leader, status, muster COMMAND, observe, logs, down or clean" ;;
   esac
   [[ $command == up ]] || engine_answers || fail "$(engine_complaint)"
   [[ $command == down || $command == clean ]] || tls_settings
@@ -130,6 +130,41 @@ fleet_muster() {
   exec docker exec "${terminal[@]}" "$node" muster "$@"
 }
 
+# Prometheus beside the fleet that runs, and not in the way of it: it goes with `down`, and what it saw stays till `clean`.
+fleet_observe() {
+  local started said="" url deadline nodes grafana
+  nodes=$(containers "" nginx | wc -l)
+  ((nodes > 0)) || fail "no fleet runs here: make up first"
+  need curl=curl
+  compose_is_there
+  images/build.sh prometheus
+  started=$(seconds)
+  # A fleet from before has no certificate for it yet.
+  if ! { docker compose run --rm --no-deps -T pki &&
+    docker compose --profile observe up -d --no-build --no-deps prometheus; } >"$CACHE/compose.log" 2>&1; then
+    fail "docker compose could not start Prometheus: $(tail -n 3 "$CACHE/compose.log")"
+  fi
+  url=http://127.0.0.1:$(setting MUSTER_PROMETHEUS_PORT)
+  deadline=$((SECONDS + PATIENCE))
+  until [[ $(grep -o '"scrapePool":"muster"' <<<"$said" | wc -l) -ge $nodes && $said != *'"health":"down"'* && $said != *'"health":"unknown"'* ]]; do
+    if ((SECONDS >= deadline)); then
+      docker compose logs --no-color --tail 5 prometheus >&2
+      fail "not every target answers Prometheus after $PATIENCE s, see $url/targets: $(grep -o '"lastError":"[^"]\+"' <<<"$said" | sort | uniq -c)"
+    fi
+    sleep 0.5
+    said=$(curl --silent --max-time 2 "$url/api/v1/targets?state=active" || true)
+  done
+  say "$url/ hears all $(grep -o '"scrapePool"' <<<"$said" | wc -l) targets after $(since "$started"); make down ends it."
+  grafana=$(setting GRAFANA_IMAGE)
+  if ! { docker image inspect "$grafana" || timeout 600 docker pull --quiet "$grafana"; } >/dev/null 2>&1; then
+    say "$grafana cannot be had; in a Grafana of your own import docs/dashboards/muster.json"
+  elif docker compose --profile grafana up -d --no-deps grafana >"$CACHE/compose.log" 2>&1; then
+    say "Grafana with the dashboard starts at http://127.0.0.1:$(setting MUSTER_GRAFANA_PORT)/"
+  else
+    warn "Grafana does not start: $(tail -n 3 "$CACHE/compose.log")"
+  fi
+}
+
 fleet_logs() {
   compose_is_there
   exec docker compose logs --follow --tail 20 "$@"
@@ -159,7 +194,7 @@ fleet_clean() {
   fleet_down
   mapfile -t ids < <(docker volume ls -q --filter "label=com.docker.compose.project=$PROJECT")
   ((${#ids[@]} == 0)) || docker volume rm "${ids[@]}" >/dev/null
-  for image in MUSTER_NODE_TAG MUSTER_ETCD_TAG MUSTER_ENVOY_TAG MUSTER_FRONT_TAG; do
+  for image in MUSTER_NODE_TAG MUSTER_ETCD_TAG MUSTER_ENVOY_TAG MUSTER_FRONT_TAG MUSTER_PROMETHEUS_TAG; do
     docker image rm "$(setting "$image")" >/dev/null 2>&1 || true
   done
   rm -rf "$CACHE/images"
@@ -262,8 +297,16 @@ say_outdated() {
   hashes
   for id in $(containers ""); do
     reason=$(why_outdated "$id")
-    [[ -z $reason ]] || say "out of date: $(name_of "$id") ($reason); make roll replaces it without losing a request"
+    [[ -z $reason ]] || say "out of date: $(name_of "$id") ($reason); $(who_replaces "$id")"
   done
+}
+
+who_replaces() {
+  case $(docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}}' "$1") in
+    front) echo "replacing it resets every connection: make down, then make up, when that may be" ;;
+    prometheus | grafana) echo "make observe replaces it" ;;
+    *) echo "make roll replaces it without losing a request" ;;
+  esac
 }
 
 # From before the second Envoy: it holds the port that `front` publishes now.

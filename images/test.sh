@@ -10,7 +10,7 @@ declare -A BOUND=([lint]=15 [unit]=30 [page]=10 [containers]=30)
 
 main() {
   local stage
-  (($# > 0)) || set -- lint unit containers
+  (($# > 0)) || set -- lint unit page containers
   for stage; do
     [[ -n ${BOUND[$stage]:-} ]] || fail "unknown stage '$stage': lint, unit, page or containers"
   done
@@ -81,7 +81,7 @@ test_containers() {
   need nsenter=util-linux curl=curl openssl=openssl
   images/parts.sh etcd
   local test
-  for test in containers image intruders; do
+  for test in containers image intruders observe; do
     timed "$test" cargo test --locked --quiet -p testbed --test "$test" -- --ignored
   done
   timed "load tests" loadtest/test.sh

@@ -107,6 +107,18 @@ impl Registry {
         self.ctl(Some(&self.fleet.dir(service)), words)
     }
 
+    /// What etcd counts, as Prometheus asks for it.
+    fn metrics(&self, shown: Option<&Path>) -> Result<String, String> {
+        let mut command = Command::new("curl");
+        command.args(["-sSf", "--max-time", "20", &format!("{}/metrics", self.url), "--cacert"]);
+        command.arg(self.fleet.dir("prometheus").join("etcd-ca.crt"));
+        if let Some(dir) = shown {
+            command.arg("--cert").arg(dir.join("etcd.crt")).arg("--key").arg(dir.join("etcd.key"));
+        }
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        if status.success() { Ok(text(&stdout)) } else { Err(text(&stderr)) }
+    }
+
     /// A directory with a certificate of this authority under this name, as a client of etcd shows it.
     fn client_named(&self, name: &str, authority: Authority, usage: Usage) -> PathBuf {
         let identity =
@@ -197,15 +209,20 @@ fn each_user_may_what_is_its_own_and_nobody_else_anything() {
     registry.as_service("agent", &["put", "/muster/nodes/b-2", "{}", "--lease", lease]).unwrap();
     let foreign = [&["lease", "keep-alive", "--once", lease][..], &["lease", "revoke", lease]];
     let stranger = registry.client_named("stranger", Authority::Etcd, Usage::Client);
+    let prometheus = registry.fleet.dir("prometheus");
     for words in [&all[..], &["put", "/muster/nodes/c-3", "{}"], &["user", "list"]] {
         denied(registry.ctl(Some(&stranger), words));
+        denied(registry.ctl(Some(&prometheus), words));
     }
     if registry.guards_leases() {
         for words in foreign {
             denied(registry.as_service("operator", words));
             denied(registry.ctl(Some(&stranger), words));
+            denied(registry.ctl(Some(&prometheus), words));
         }
     }
+    assert!(registry.metrics(Some(&prometheus)).expect("its metrics").contains("etcd_server_has_leader 1"));
+    registry.metrics(None).expect_err("metrics without a certificate");
     assert!(registry.as_service("agent", &["lease", "keep-alive", "--once", lease]).is_ok());
 
     registry.ctl_within("2s", None, &all).expect_err("without a certificate");

@@ -12,12 +12,18 @@ import time
 import urllib.request
 from pathlib import Path
 
+from axe_playwright_python.base import AXE_SCRIPT
 from browser import chromium
 from fleet import Clock, Fleet, eventually
 
 HERE = Path(__file__).parent
 LOOKS = (HERE / "looks.js").read_text()
 WITNESS = (HERE / "witness.js").read_text()
+# The page's policy lets no script in but its own; what the debugger evaluates is not asked for its hash.
+AXE_RUN = "async () => (await axe.run({ resultTypes: ['violations'] })).violations" \
+    ".flatMap(({ id, help, nodes }) => nodes.map((node) => `${id}: ${help}: ${node.target.join(' ')}`))"
+# Shown to everybody: a wide window and a phone's, by day and by night.
+LOOKED_AT = [(scheme, width) for scheme in ("light", "dark") for width in (1180, 390)]
 EMPTY = "says => ({ ...says, revision: says.revision + 1, count: 0, ips: [], nodes: [] })"
 HOSTILE = """</td></script><script>alert(1)</script><img src=x onerror=alert(1)>"'&amp;{{x}}"""
 
@@ -30,10 +36,13 @@ def expect(holds, *words):
 class Page:
     """One tab, and everything that went wrong in it."""
 
+    opened = []
+
     def __init__(self, browser, url, init=(), **context):
         self.context = browser.new_context(**{"viewport": {"width": 1180, "height": 900}, **context})
         self.page = self.context.new_page()
         self.trouble, self.requests = [], []
+        Page.opened.append(self)
         self.page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
         self.page.on("dialog", lambda dialog: (self.trouble.append("a dialog"), dialog.dismiss()))
         self.page.on("console", self._console)
@@ -77,6 +86,24 @@ class Page:
         wrong = self.page.evaluate(LOOKS)
         expect(not wrong, what, *wrong)
 
+    def axe(self):
+        """What axe-core has against the page as it stands: rule, its words, element."""
+        if not self.page.evaluate("typeof axe === 'object'"):
+            self.page.evaluate(AXE_SCRIPT)
+        return self.page.evaluate(AXE_RUN)
+
+    def accessible(self, what, still):
+        """Nothing is wrong for axe-core by day and night, wide and narrow; `still` is the title all the while."""
+        size = self.page.viewport_size
+        for scheme, width in LOOKED_AT:
+            self.page.set_viewport_size({"width": width, "height": 844})
+            self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            wrong = self.axe()
+            expect(not wrong, f"axe, {what}, {scheme}, {width} wide:", *(f"\n  {one}" for one in wrong))
+            expect(re.search(still, self.page.title()), f"not {what} any more: {self.page.title()}")
+        self.page.emulate_media(color_scheme="null", reduced_motion="null")
+        self.page.set_viewport_size(size)
+
     def clean(self, what):
         seen = self.page.evaluate("seen")
         expect(not self.trouble, what, self.trouble)
@@ -88,7 +115,16 @@ class Page:
         """From now on the page is told what `change`, in JavaScript, makes of the real answer and its headers."""
         self.page.evaluate(f"(() => {{ change[{json.dumps(path)}] = {change}; }})()")
 
+    def explain(self, step):
+        """What it shows, on stderr, for a failure that nobody saw."""
+        try:
+            shown = [self.page.title(), *(self.text(where) for where in ("#warning", "#fresh", "#chips", "#events"))]
+        except Exception as error:
+            shown = [str(error)]
+        print(f"--- a page at {step}", *shown, f"asked last: {self.requests[-6:]}", sep="\n", file=sys.stderr, flush=True)
+
     def close(self):
+        Page.opened.remove(self)
         self.context.close()
 
 
@@ -116,6 +152,20 @@ def healthy(fleet, main):
     main.lists(f"{leader['name']} leads", "#events li")
     eventually("each has served", lambda: expect(len(main.all("#served li")) == 3, main.all("#served li")))
     expect(all(re.fullmatch(r"\d+ [sm]( .*)?", up) for up in main.all("#rows .up")), main.all("#rows .up"))
+    main.accessible("healthy", "^● Healthy")
+
+
+def axe_sees(fleet, browser):
+    """What axe-core is for, made wrong on purpose: a test that cannot fail is none."""
+    page = Page(browser, fleet.url)
+    page.says("^● Healthy")
+    for rule, where, spoil in (
+        ("color-contrast", "#fresh", "at => { at.style.color = getComputedStyle(document.body).backgroundColor; }"),
+        ("button-name", "#pause", "at => { at.textContent = ''; at.removeAttribute('aria-label'); at.removeAttribute('title'); }"),
+    ):
+        page.page.locator(where).evaluate(spoil)
+        eventually(f"axe says {rule}", lambda: expect(any(one.startswith(rule) and where in one for one in page.axe()), page.axe()))
+    page.close()
 
 
 def join(fleet, main):
@@ -130,6 +180,7 @@ def held_back(fleet, main):
     eventually("the reason is text", lambda: expect(main.text("#rows .draining .reason") == HOSTILE, main.all("#rows .reason")))
     main.lists("node4 marked by an operator", "#events li")
     main.well_made("while changing")
+    main.accessible("changing", "^◐ Changing")
     fleet.unmark("node4")
     main.says("^● Healthy: All 4")
 
@@ -190,6 +241,7 @@ def etcd_stopped(fleet, main, plain):
     expect(set(main.all("#rows .up")) == {"unknown"}, main.all("#rows .up"))
     eventually("every chip says so", lambda: expect(len(main.all("#chips .stale")) == 3, main.all("#chips li")))
     main.well_made("while stale")
+    main.accessible("stale", "^◷ Stale")
 
     def without_script():
         plain.page.reload()
@@ -374,6 +426,7 @@ def empty(fleet, browser):
     page.says("^✕ Down: No node is registered")
     expect(page.body() == "bad" and page.text("#rows") == "No node is registered.", page.text("#rows"))
     page.well_made("empty")
+    page.accessible("empty", "^✕ Down")
     page.close()
 
 
@@ -412,7 +465,12 @@ def main():
     began = time.monotonic()
 
     def step(check, *args):
-        said = check(*args)
+        try:
+            said = check(*args)
+        except Exception:
+            for page in Page.opened:
+                page.explain(check.__name__)
+            raise
         print(f"{time.monotonic() - began:6.1f} s  {check.__name__.replace('_', ' ')}{f': {said}' if said else ''}", flush=True)
 
     with Fleet(3) as fleet, chromium() as browser:
@@ -427,7 +485,7 @@ def main():
         step(spoke_seldom, seen)
         page.close()
         step(script_off, fleet, plain)
-        for check in (clock_off, narrow_light_dark, keyboard, unwatched, offline, never_back, hostile, mixed, empty, thousand):
+        for check in (axe_sees, clock_off, narrow_light_dark, keyboard, unwatched, offline, never_back, hostile, mixed, empty, thousand):
             step(check, fleet, browser)
 
 

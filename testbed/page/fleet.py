@@ -6,6 +6,7 @@ import queue
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -38,6 +39,8 @@ class Fleet:
 
     def __init__(self, nodes=3, program=None):
         self.nodes = nodes
+        # Address and port of each node that was ever listed.
+        self.met = {}
         self.program = program or os.environ.get("TESTBED_BIN") or ROOT / "target/debug/testbed"
 
     def __enter__(self):
@@ -59,7 +62,9 @@ class Fleet:
         self.endpoints = found.group(1)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind=None, error=None, *_):
+        if error is not None and not isinstance(error, KeyboardInterrupt):
+            self.explain()
         self.process.terminate()
         self.process.wait(timeout=60)
 
@@ -91,7 +96,10 @@ class Fleet:
         """A JSON file through Envoy, or from one node."""
         base = f"http://{ip}:{self.http_port()}" if ip else self.url
         with urllib.request.urlopen(f"{base}/{path}", timeout=5) as answer:
-            return json.loads(answer.read())
+            said = json.loads(answer.read())
+        if path == "ips.json":
+            self.met.update({node["name"]: (node["ip"], node["port"]) for node in said["nodes"]})
+        return said
 
     def http_port(self):
         return self.get("ips.json")["nodes"][0]["port"]
@@ -107,3 +115,34 @@ class Fleet:
 
     def unmark(self, node):
         self.etcdctl("del", f"/muster/marks/{node}")
+
+    def explain(self):
+        """What everybody says at this moment, on stderr: what a page shows wrongly may be wrong before it gets there."""
+
+        def tell(what, ask):
+            try:
+                said = ask()
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+            print(f"--- {what}\n{said}", file=sys.stderr, flush=True)
+
+        def ran(*words):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+            return (done.stdout + done.stderr).rstrip()
+
+        tell("load", os.getloadavg)
+        tell("ips.json through Envoy", lambda: json.dumps(self.get("ips.json")))
+        for name, (ip, port) in sorted(self.met.items()):
+            for path in ("ips.json", "node.json"):
+                url = f"http://{ip}:{port}/{path}"
+                tell(f"{name} {path}", lambda url=url: urllib.request.urlopen(url, timeout=3).read().decode().strip())
+        etcdctl = [Path(os.environ.get("MUSTER_PARTS") or ROOT / ".cache/parts/bin") / "etcdctl", "--endpoints", self.endpoints]
+        tell("etcdctl endpoint status", lambda: ran(*etcdctl, "endpoint", "status", "-w", "table"))
+        tell("etcdctl get", lambda: ran(*etcdctl, "get", "--prefix", "/muster/", "--keys-only"))
+        # Addresses of loopback are not believed otherwise.
+        asked = ["--allow", "127.0.0.0/8", "-o", "wide", "--etcd", ",".join(f"http://{one}" for one in self.endpoints.split(","))]
+        tell("muster status", lambda: ran(Path(self.program).with_name("muster"), "status", *asked))
+        # The testbed writes the end of each log to stderr by itself.
+        self.process.stdin.write("logs\n")
+        self.process.stdin.flush()
+        tell("testbed", lambda: self._until("the logs are kept"))

@@ -24,6 +24,7 @@ const HELP: &str = "\
   start NODE         start a node that was stopped or killed
   stop etcd          kill all members of etcd
   start etcd         start them again, with their data
+  logs               keep the logs, and print the end of each
   quit               end everything; so does Ctrl-C";
 
 #[derive(Args)]
@@ -131,6 +132,11 @@ async fn obey(testbed: &mut Testbed, words: &[&str]) -> anyhow::Result<()> {
         ["status" | "list"] => return status(testbed).await,
         ["help"] => {
             println!("{HELP}");
+            return Ok(());
+        }
+        ["logs"] => {
+            testbed.keep_logs();
+            println!("the logs are kept");
             return Ok(());
         }
         ["stop", "etcd"] => {

@@ -13,7 +13,8 @@ pub const CURRENT: &str = "current";
 /// Directory of the authorities' keys.
 pub const AUTHORITY: &str = "authority";
 /// What no etcd member may be called: other directories, the link in each of them, and etcd's users.
-const RESERVED: [&str; 7] = [AUTHORITY, "agent", "envoy", "operator", "etcd-root", "root", CURRENT];
+const RESERVED: [&str; 8] =
+    [AUTHORITY, "agent", "envoy", "operator", "prometheus", "etcd-root", "root", CURRENT];
 /// Longest name of a member, and longest further name: DNS's own bounds.
 const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 253;
@@ -68,12 +69,14 @@ pub enum Consumer {
     Agent,
     Envoy,
     Operator,
+    /// Reads etcd's own metrics, which etcd gives to everybody with a certificate, and no key: it is no user's.
+    Prometheus,
     Root,
 }
 
 impl Consumer {
     /// Everybody but etcd's members.
-    pub const OTHERS: [Self; 4] = [Self::Agent, Self::Envoy, Self::Operator, Self::Root];
+    pub const OTHERS: [Self; 5] = [Self::Agent, Self::Envoy, Self::Operator, Self::Prometheus, Self::Root];
 
     /// Name of its directory.
     pub fn name(&self) -> &str {
@@ -82,6 +85,7 @@ impl Consumer {
             Self::Agent => "agent",
             Self::Envoy => "envoy",
             Self::Operator => "operator",
+            Self::Prometheus => "prometheus",
             Self::Root => "etcd-root",
         }
     }
@@ -107,6 +111,7 @@ impl Consumer {
                 vec![identity("control", Authority::Control, "envoy", &[ENVOY_NAME], Usage::Client)]
             }
             Self::Operator => vec![etcd_user("operator")],
+            Self::Prometheus => vec![etcd_user("prometheus")],
             Self::Root => vec![etcd_user("root")],
         }
     }

@@ -245,8 +245,8 @@ impl Drop for Fleet {
             }
         }
         // Without a grace period, paused ones too; nothing of it may stay behind.
-        let removed =
-            self.composing(["kill"]).output().and(self.composing(["down", "-v", "-t", "0"]).output());
+        let down = ["--profile", "*", "down", "-v", "-t", "0"];
+        let removed = self.composing(["--profile", "*", "kill"]).output().and(self.composing(down).output());
         if !removed.is_ok_and(|output| output.status.success()) {
             step(&format!("project {} could not be removed: docker compose -p {0} down -v", self.project));
         }
