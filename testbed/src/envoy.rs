@@ -76,7 +76,8 @@ impl Envoy {
         let bootstrap = bootstrap.display().to_string();
         // No base id, so no shared memory left behind; one worker is enough and starts faster.
         let args = ["-c", &bootstrap, "--config-yaml", runtime(), "--disable-hot-restart"];
-        let args = args.into_iter().chain(["--concurrency", "1", "-l", "info"]);
+        let args =
+            args.into_iter().chain(["--concurrency", "1", "-l", "info", "--file-flush-interval-msec", "100"]);
         *lock(&self.process) = Some(self.keeper.spawn(&name, &self.program, args, &[])?);
         Ok(())
     }

@@ -303,7 +303,7 @@ impl Node {
     pub fn said(&self, message: &str) -> anyhow::Result<Vec<serde_json::Value>> {
         let lines = self.log()?;
         let lines = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        Ok(lines.filter(|line| line["message"] == message).collect())
+        Ok(lines.filter(|line| line["msg"] == message).collect())
     }
 
     fn arguments(&self, name: &str) -> Vec<String> {
