@@ -45,7 +45,7 @@ fn nginx_serves_without_an_access_log_when_stdout_is_a_socket() {
         let Ok(line) = line else { break };
         let line: Value = serde_json::from_str(&line).expect("a log line is JSON");
         events.push(line["event"].as_str().expect("an event").to_owned());
-        if events.last().is_some_and(|event| event == "answering" || event == "stopped") {
+        if events.last().is_some_and(|event| event == "answering" || event == "served-process-ended") {
             break;
         }
     }
