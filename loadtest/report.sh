@@ -26,6 +26,7 @@ environment() {
   pair envoy "$(docker exec "$envoy" envoy --version 2>/dev/null | grep -o '[0-9]\+\.[0-9]\+\.[0-9]\+' | head -n 1)"
   pair etcd "$(docker exec "$member" etcd --version 2>/dev/null | sed -n 's/^etcd Version: //p')"
   pair k6 "$("$K6" version | awk '{ print $2 }')"
+  pair access_log "$(docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' "$node" | sed -n 's/^MUSTER_ACCESS_LOG=//p')"
   pair fleet "$NODES nodes, $(containers "" | wc -l) containers"
   printf '  "load_average": "%s"\n}\n' "$(cut -d' ' -f1-3 /proc/loadavg)"
 }

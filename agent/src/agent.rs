@@ -258,7 +258,7 @@ async fn served(
         instance: instance.to_owned(),
         prefix: flags.registry.prefix.clone(),
         page_policy: crate::page::content_security_policy(),
-        access_log: false,
+        access_log: flags.access_log.of_nginx().if_possible(),
         shutdown_timeout: QUIT_BOUND,
         limits: Limits::default(),
     };

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::process::nginx::Requests;
 use crate::process::probe::ReadyUrl;
 pub use crate::process::served::OnExit;
 pub use commands::{
@@ -107,6 +108,32 @@ pub enum LogFormat {
     Text,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AccessLog {
+    All,
+    Errors,
+    Off,
+}
+
+impl AccessLog {
+    pub fn of_nginx(self) -> Requests {
+        match self {
+            Self::All => Requests::All,
+            Self::Errors => Requests::Failed,
+            Self::Off => Requests::None,
+        }
+    }
+
+    /// The lowest status that is logged.
+    pub fn of_envoy(self) -> Option<u32> {
+        match self {
+            Self::All => Some(0),
+            Self::Errors => Some(400),
+            Self::Off => None,
+        }
+    }
+}
+
 /// Where the registry is; shared by every command that asks it.
 #[derive(Clone, Debug, Args)]
 pub struct RegistryFlags {
@@ -182,6 +209,16 @@ pub struct RunFlags {
     /// Directory for nginx's configuration, pid and temporary files; best a tmpfs
     #[arg(long, env = "MUSTER_RUN_DIR", default_value = "/run/muster", value_parser = directory, value_name = "DIR")]
     pub run_dir: PathBuf,
+    /// Which requests nginx and Envoy log: all, errors (4xx, 5xx and answers cut short) or off; Envoy does as the node
+    /// that leads says
+    #[arg(
+        long,
+        env = "MUSTER_ACCESS_LOG",
+        default_value = "errors",
+        value_name = "all|errors|off",
+        hide_possible_values = true
+    )]
+    pub access_log: AccessLog,
     /// The nginx program
     #[arg(long, env = "MUSTER_NGINX", default_value = "nginx", value_parser = program, value_name = "PROGRAM")]
     pub nginx: PathBuf,

@@ -263,6 +263,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("--linger", "0.5", &["0 to 60000"]),
     ("--log", "", &["such as info"]),
     ("--log", "loud=very", &["such as info"]),
+    ("--access-log", "some", &["all, errors, off"]),
     ("--log-format", "xml", &["auto, json, text"]),
 ];
 

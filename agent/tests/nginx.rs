@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use muster::process::command::{Command, Exit, SpawnError};
-use muster::process::nginx::{HEALTHZ, Limits, Nginx, PrepareError, holds_a_file};
+use muster::process::nginx::{HEALTHZ, Limits, Nginx, PrepareError, Requests, holds_a_file};
 use muster::process::probe::{ProbeError, probe};
 use muster::process::served::{ChildSpec, ChildState, End, OnExit, ReloadError, Served};
 use muster::process::supervisor::Supervisor;
@@ -68,7 +68,7 @@ impl Node {
             instance: "0123456789abcdef".into(),
             prefix: "/muster".into(),
             page_policy: "default-src 'self'".into(),
-            access_log: false,
+            access_log: Requests::None,
             shutdown_timeout: Duration::from_secs(5),
             limits: Limits::default(),
         };
@@ -563,7 +563,7 @@ fn what_nginx_cannot_read_is_refused_before_it_starts() {
         instance: String::new(),
         prefix: String::new(),
         page_policy: String::new(),
-        access_log: false,
+        access_log: Requests::None,
         shutdown_timeout: Duration::ZERO,
         limits: Limits::default(),
     };

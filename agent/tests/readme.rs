@@ -1,12 +1,13 @@
 //! What the documents say about flags, commands, files, metrics and log messages, held against the code.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use muster::config::Cli;
+use muster::log::event;
 use muster::metrics::{EdgeMetrics, Format, Metrics};
 use regex::Regex;
 
@@ -122,8 +123,8 @@ fn every_link_leads_somewhere() {
 #[test]
 fn operations_lists_the_metrics_and_no_other() {
     let page = read("docs/operations.md");
-    let exported = Metrics::new("", "").text(Format::Prometheus)
-        + &EdgeMetrics::new("", "").text(Format::Prometheus);
+    let exported =
+        Metrics::new("", "").text(Format::Prometheus) + &EdgeMetrics::new("", "").text(Format::Prometheus);
     let exported: BTreeSet<&str> =
         exported.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let named: BTreeSet<&str> = quoted(&page)
@@ -137,37 +138,54 @@ fn operations_lists_the_metrics_and_no_other() {
 }
 
 #[test]
-fn operations_explains_every_log_message() {
+fn operations_lists_the_log_events_and_no_other() {
     let page = read("docs/operations.md");
-    let known: BTreeSet<&str> = quoted(&page).into_iter().collect();
-    let mut said = BTreeSet::new();
-    let mut missing = Vec::new();
+    let log = page.split("\n## ").find(|part| part.starts_with("Log")).expect("a section on the log");
+    let listed = events(log);
+    let mut said = BTreeMap::new();
     for file in files("agent/src", ".rs") {
-        for message in messages(&read(&file)) {
-            if !known.contains(message.as_str()) {
-                missing.push(format!("{file}: `{message}`"));
-            }
-            said.insert(message);
+        for (level, message) in messages(&read(&file)) {
+            let name = event(&message);
+            let other = said.insert((name.clone(), level), message.clone());
+            assert!(other.is_none_or(|other| other == message), "{file}: `{message}` is another `{name}`");
         }
     }
-    assert!(said.contains("list changed"), "the messages are found");
-    assert!(missing.is_empty(), "docs/operations.md does not explain\n{}\n", missing.join("\n"));
-    let log = page.split("\n## ").find(|part| part.starts_with("Log")).expect("a section on the log");
-    let rows = log.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
-    let gone: Vec<&str> =
-        rows.flat_map(|cell| cell.split('`')).step_by(2).filter(|word| !said.contains(*word)).collect();
-    assert!(gone.is_empty(), "docs/operations.md explains what nobody says: {gone:?}");
+    // The requests, which nginx and Envoy write.
+    said.insert(("request".to_owned(), "info"), String::new());
+    let said: BTreeSet<(String, &str)> = said.into_keys().collect();
+    assert!(said.contains(&("list-changed".to_owned(), "info")), "the messages are found");
+    let missing: Vec<_> = said.difference(&listed).collect();
+    let invented: Vec<_> = listed.difference(&said).collect();
+    assert!(missing.is_empty(), "docs/operations.md does not explain {missing:?}");
+    assert!(invented.is_empty(), "docs/operations.md explains what nobody says: {invented:?}");
+}
+
+/// Name and level of each event in the tables of events. Several in a row have a level each, or one for all.
+fn events(log: &str) -> BTreeSet<(String, &str)> {
+    let mut found = BTreeSet::new();
+    for table in log.split("| event | level | meaning |\n").skip(1) {
+        for row in table.lines().take_while(|line| line.starts_with('|')).skip(1) {
+            let [names, levels] = [1, 2].map(|cell| row.split('|').nth(cell).expect("a cell"));
+            let names: Vec<&str> = names.split('`').skip(1).step_by(2).collect();
+            let levels: Vec<&str> = levels.trim().split(", ").collect();
+            assert!(levels.len() == 1 || levels.len() == names.len(), "{row}");
+            let level = |at: usize| levels.get(at).copied().unwrap_or(levels[0]);
+            found.extend(names.iter().enumerate().map(|(at, name)| ((*name).to_owned(), level(at))));
+        }
+    }
+    found
 }
 
 /// The fixed messages of info!, warn! and error!: the last string among a call's arguments.
-fn messages(source: &str) -> Vec<String> {
+fn messages(source: &str) -> Vec<(&'static str, String)> {
     let code = source.split("#[cfg(test)]").next().unwrap();
     let mut found = Vec::new();
-    for level in ["info!(", "warn!(", "error!("] {
-        for (at, _) in code.match_indices(level) {
+    for level in ["info", "warn", "error"] {
+        let call = format!("{level}!(");
+        for (at, _) in code.match_indices(&call) {
             let mut last = String::new();
             let mut open = 1;
-            let mut chars = code[at + level.len()..].chars();
+            let mut chars = code[at + call.len()..].chars();
             while open > 0 {
                 match chars.next().expect("the call is closed") {
                     '(' => open += 1,
@@ -176,11 +194,8 @@ fn messages(source: &str) -> Vec<String> {
                     _ => {}
                 }
             }
-            // One message names the port it speaks of.
-            match last.strip_prefix("{what} ") {
-                Some(rest) => found.extend(["control", "metrics"].map(|what| format!("{what} {rest}"))),
-                None => found.push(last),
-            }
+            assert!(!last.contains('{'), "a message is fixed: {last}");
+            found.push((level, last));
         }
     }
     found

@@ -300,7 +300,7 @@ impl Running {
         let mut skipped = BTreeMap::new();
         for line in fs::read_to_string(&self.log).unwrap().lines() {
             let line: serde_json::Value = serde_json::from_str(line).expect("a log line is JSON");
-            if line["message"] == "entry skipped" {
+            if line["msg"] == "entry skipped" {
                 *skipped.entry(line["key"].as_str().unwrap().to_owned()).or_default() += 1;
             }
         }

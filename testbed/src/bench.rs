@@ -32,6 +32,9 @@ pub struct Bench {
     /// With TLS everywhere, as containers have it; the crowd stays without
     #[arg(long)]
     tls: bool,
+    /// Which requests nginx and Envoy log: all, errors or off
+    #[arg(long, env = "MUSTER_ACCESS_LOG", default_value = "errors")]
+    access_log: String,
     /// Print JSON only
     #[arg(long)]
     json: bool,
@@ -43,6 +46,7 @@ struct Report {
     cores: usize,
     ttl_seconds: u64,
     tls: bool,
+    access_log: String,
     /// From nginx's first 200 to the first answer of this node through Envoy.
     join_from_ready: Times,
     /// The same from the start of the agent's process.
@@ -65,7 +69,9 @@ struct Report {
 /// # Errors
 /// The first thing that does not happen in time.
 pub async fn bench(wanted: Bench) -> anyhow::Result<()> {
-    let builder = Testbed::builder().ttl(Duration::from_secs(wanted.ttl));
+    let builder = Testbed::builder()
+        .ttl(Duration::from_secs(wanted.ttl))
+        .agent_arg(format!("--access-log={}", wanted.access_log));
     let builder = if wanted.tls { builder.tls() } else { builder };
     let mut bed = builder.start().await?;
     let measured = measure(&mut bed, &wanted).await;
@@ -112,6 +118,7 @@ async fn measure(bed: &mut Testbed, wanted: &Bench) -> anyhow::Result<Report> {
         cores: std::thread::available_parallelism()?.get(),
         ttl_seconds: wanted.ttl,
         tls: wanted.tls,
+        access_log: wanted.access_log.clone(),
         join_from_ready: from_ready.into(),
         join_from_start: from_start.into(),
         leave: leave.into(),
@@ -202,7 +209,8 @@ async fn idle_cpu(bed: &Testbed) -> anyhow::Result<f64> {
 }
 
 fn print(report: &Report) {
-    println!("{}", if report.tls { "with TLS" } else { "without TLS" });
+    let tls = if report.tls { "with TLS" } else { "without TLS" };
+    println!("{tls}, access logs: {}", report.access_log);
     println!("{:<46} {:>9} {:>9} {:>9}   mark", "seconds", "min", "p50", "max");
     let rows = [
         ("nginx answers -> first request through Envoy", &report.join_from_ready, "< 0.3"),

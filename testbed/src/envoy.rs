@@ -81,7 +81,8 @@ impl Envoy {
         let bootstrap = bootstrap.display().to_string();
         // No base id, so no shared memory left behind; one worker is enough and starts faster.
         let args = ["-c", &bootstrap, "--config-yaml", runtime(), "--disable-hot-restart"];
-        let args = args.into_iter().chain(["--concurrency", "1", "-l", "info"]);
+        let args =
+            args.into_iter().chain(["--concurrency", "1", "-l", "info", "--file-flush-interval-msec", "100"]);
         let process = match &self.supervision {
             Some(by) => {
                 let args = by.args(&self.program, args);

@@ -213,7 +213,7 @@ impl Keeper {
     pub fn said(&self, name: &str, message: &str) -> anyhow::Result<Vec<serde_json::Value>> {
         let log = self.log(name)?;
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        Ok(lines.filter(|line| line["message"] == message).collect())
+        Ok(lines.filter(|line| line["msg"] == message).collect())
     }
 
     fn start_process(self: &Arc<Self>, wanted: Spawn) -> anyhow::Result<Process> {

@@ -4,14 +4,14 @@
 //! file of every node and Envoy, which must agree in bounded time. Needs an engine and images, so it is ignored unless
 //! asked for: `make test` runs it after building them.
 
-#[allow(dead_code, reason = "the other test uses the rest")]
-mod engine;
 #[path = "containers/backup.rs"]
 mod backup;
 #[path = "containers/clients.rs"]
 mod clients;
 #[path = "containers/edge.rs"]
 mod edge;
+#[allow(dead_code, reason = "the other test uses the rest")]
+mod engine;
 #[path = "containers/roll.rs"]
 mod roll;
 

@@ -238,6 +238,7 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     let edge = EdgeSettings {
         listen: flags.edge,
         prefix: flags.registry.prefix.clone(),
+        log_from: flags.access_log.of_envoy(),
         tls: flags.edge_tls.map(|listen| EdgeTls {
             listen,
             port: flags.edge_tls_port.unwrap_or(listen.port()),

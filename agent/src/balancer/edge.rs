@@ -3,6 +3,7 @@
 
 mod connection;
 mod headers;
+mod requests;
 mod routes;
 mod tls;
 
@@ -31,6 +32,8 @@ pub struct EdgeSettings {
     pub listen: SocketAddrV4,
     /// The fleet's prefix, by which every node names its fleet to Envoy's health check.
     pub prefix: String,
+    /// Lowest status of a request that Envoy logs; with one, requests have an id. `None`: neither.
+    pub log_from: Option<u32>,
     /// `None`: everything is said in the clear.
     pub tls: Option<EdgeTls>,
 }
@@ -52,19 +55,25 @@ const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager"
 pub(super) fn listeners(settings: &EdgeSettings) -> Vec<Listener> {
     let nodes = RouteSpecifier::Rds(Rds { config_source: over_ads(), route_config_name: EDGE.to_owned() });
     match &settings.tls {
-        None => vec![listener(EDGE, settings.listen, nodes, FilterChain::default())],
+        None => vec![listener(EDGE, settings, settings.listen, nodes, FilterChain::default())],
         Some(tls) => {
             let elsewhere = RouteSpecifier::RouteConfig(routes::redirects(tls.port));
             vec![
-                listener(EDGE, settings.listen, elsewhere, FilterChain::default()),
-                listener(EDGE_TLS, tls.listen, nodes, tls::filter_chain(&tls.secret)),
+                listener(EDGE, settings, settings.listen, elsewhere, FilterChain::default()),
+                listener(EDGE_TLS, settings, tls.listen, nodes, tls::filter_chain(&tls.secret)),
             ]
         }
     }
 }
 
-fn listener(name: &str, listen: SocketAddrV4, routes: RouteSpecifier, chain: FilterChain) -> Listener {
-    let connections = connection_manager(name, routes);
+fn listener(
+    name: &str,
+    settings: &EdgeSettings,
+    listen: SocketAddrV4,
+    routes: RouteSpecifier,
+    chain: FilterChain,
+) -> Listener {
+    let connections = connection_manager(name, routes, settings.log_from);
     Listener {
         name: name.to_owned(),
         address: address(listen),

@@ -81,7 +81,7 @@ async fn carry_out(flags: &MarkFlags, deed: Deed) -> Result<u8> {
     // As a leaving node waits: what an Envoy has acknowledged by chance under an older revision proves nothing.
     let acknowledged = wait_through(&access.etcd, &access.space, || revision);
     if timeout(bound, acknowledged).await.is_err() {
-        error!(name, bound_s = bound.as_secs(), "done, and not acknowledged by every envoy in time");
+        error!(name, bound_s = bound.as_secs(), "not acknowledged by every envoy in time");
         return Ok(TIMED_OUT);
     }
     let took = began.elapsed().as_millis();

@@ -54,7 +54,7 @@ pub fn run(flags: &SwitchoverFlags) -> Result<u8> {
                 error!(
                     to = name(&survey, to),
                     bound_s = flags.wait.as_secs(),
-                    "leadership moved, and not taken up in time"
+                    "leadership not taken up in time"
                 );
                 return Ok(TIMED_OUT);
             }

@@ -22,8 +22,10 @@ use super::probe::{FLEET_HEADER, INSTANCE_HEADER};
 use super::served::{Audience, ChildSpec, OnExit};
 
 mod limits;
+mod requests;
 
 pub use limits::Limits;
+pub use requests::Requests;
 
 /// The body of `/healthz`.
 pub const HEALTHZ: &str = "ok\n";
@@ -84,8 +86,8 @@ pub struct Nginx {
     pub prefix: String,
     /// The policy under which the page `ips.html` is complete.
     pub page_policy: String,
-    /// Requests on stdout.
-    pub access_log: bool,
+    /// Which requests are said on stdout.
+    pub access_log: Requests,
     /// How long a graceful stop or reload waits for open connections.
     pub shutdown_timeout: Duration,
     pub limits: Limits,
@@ -152,7 +154,7 @@ impl Nginx {
         let bodies = quoted(&self.run_dir.join("bodies"))?;
         let shutdown = self.shutdown_timeout.as_millis();
         let zones = self.limits.zones();
-        let access_log = if self.access_log { "/dev/stdout" } else { "off" };
+        let requests = self.access_log.lines();
         Ok(format!(
             "\
 # Written by muster at each start: changes here are lost.
@@ -170,8 +172,7 @@ events {{
     worker_connections 2048;
 }}
 http {{
-    access_log {access_log};
-    log_not_found off;
+{requests}    log_not_found off;
     client_body_temp_path {bodies};
     client_header_timeout 10s;
     client_body_timeout 10s;
@@ -224,6 +225,7 @@ http {{
         }
         let mut healthz = generated("text/plain; charset=utf-8");
         healthz.push(format!("add_header Content-Security-Policy \"{NO_PAGE_POLICY}\" always"));
+        healthz.push("access_log off".into());
         healthz.push(format!("add_header {INSTANCE_HEADER} \"{}\" always", self.instance));
         healthz.push(format!("add_header {FLEET_HEADER} \"{}\" always", self.prefix));
         location("= /healthz", &healthz);

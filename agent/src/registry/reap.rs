@@ -133,7 +133,7 @@ impl Reap {
     async fn carry_out(&self, case: Case) {
         let Verdict { instance, finding, .. } = &case.verdict;
         if *finding == Finding::Silent && !self.is_unrenewed(&case).await {
-            info!(instance, "silent, and its lease is renewed: left alone");
+            info!(instance, "silent although its lease is renewed: left alone");
             return;
         }
         let detected_ms = case.detected_ms();

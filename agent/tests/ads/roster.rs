@@ -11,6 +11,7 @@ pub fn settings() -> EdgeSettings {
     EdgeSettings {
         listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
         prefix: "/muster".to_owned(),
+        log_from: Some(400),
         tls: None,
     }
 }

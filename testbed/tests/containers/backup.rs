@@ -13,7 +13,11 @@ pub fn a_backup_brings_back_what_was_lost(fleet: &Fleet) {
     let (file, broken) = (file.to_str().expect("text"), broken.to_str().expect("text"));
     let marks = || fleet.as_root(&["get", "--prefix", "/muster/marks/", "--keys-only"]);
 
-    fleet.as_root(&["put", "/muster/marks/absent", r#"{"v":1,"since":"2026-01-01T00:00:00.000Z","why":"kept"}"#]);
+    fleet.as_root(&[
+        "put",
+        "/muster/marks/absent",
+        r#"{"v":1,"since":"2026-01-01T00:00:00.000Z","why":"kept"}"#,
+    ]);
     fleet.make(&["backup", &format!("FILE={file}")], &[]);
     let said = fleet.make_fails(&["backup", &format!("FILE={file}")], &[]);
     assert!(said.contains("is there already"), "{said}");

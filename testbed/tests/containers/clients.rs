@@ -85,7 +85,8 @@ fn one_request(edge: SocketAddr, kept: &mut Option<TcpStream>, keeps: bool) -> R
         while answer.read_line(&mut head)? > 2 {}
         let mut lasts = keeps;
         for line in head.to_ascii_lowercase().lines() {
-            length = line.strip_prefix("content-length: ").and_then(|text| text.parse().ok()).unwrap_or(length);
+            length =
+                line.strip_prefix("content-length: ").and_then(|text| text.parse().ok()).unwrap_or(length);
             lasts &= line != "connection: close";
         }
         answer.read_exact(&mut vec![0; length])?;

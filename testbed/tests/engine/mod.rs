@@ -239,7 +239,8 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let mut logs = self.composing(["logs", "--no-color", "--tail", "15", "nginx", "envoy-a", "envoy-b"]);
+            let mut logs =
+                self.composing(["logs", "--no-color", "--tail", "15", "nginx", "envoy-a", "envoy-b"]);
             if let Ok(Output { stdout, .. }) = logs.output() {
                 step(&String::from_utf8_lossy(&stdout));
             }

@@ -41,7 +41,11 @@ impl Fleet {
 
     /// etcdctl as the user who may write anything.
     pub fn as_root(&self, args: &[&str]) -> String {
-        self.compose(["run", "--rm", "--no-deps", "-T", "etcd-root", "etcdctl"].into_iter().chain(args.iter().copied()))
+        self.compose(
+            ["run", "--rm", "--no-deps", "-T", "etcd-root", "etcdctl"]
+                .into_iter()
+                .chain(args.iter().copied()),
+        )
     }
 
     /// A make target on this project; what it says goes to the test's own stderr.

@@ -46,7 +46,7 @@ async fn a_follower_cut_off_from_the_leader_alone_stays_listed() -> anyhow::Resu
             let sampler = Sampler::start(bed.nodes());
             bed.link_between(leader, follower, Link::Silent)?;
             eventually(TTL * 2, "the leader has looked into it", async || {
-                let said = bed.node(leader).said("silent, and its lease is renewed: left alone")?;
+                let said = bed.node(leader).said("silent although its lease is renewed: left alone")?;
                 ensure!(!said.is_empty());
                 Ok(())
             })

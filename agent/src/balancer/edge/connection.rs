@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use envoy_types::util::pack_any;
 
-use super::headers;
+use super::{headers, requests};
 use crate::balancer::wire::{boolean, duration, uint};
 
 /// Time to send all headers: a slow sender is cut off with 408.
@@ -45,7 +45,11 @@ const H2_EMPTY_FRAMES: u32 = 1;
 const ROUTER: &str = "envoy.filters.http.router";
 
 /// The same for every listener, but for the name its counters have and where its requests go.
-pub(super) fn connection_manager(listener: &str, routes: RouteSpecifier) -> HttpConnectionManager {
+pub(super) fn connection_manager(
+    listener: &str,
+    routes: RouteSpecifier,
+    log_from: Option<u32>,
+) -> HttpConnectionManager {
     let router = Router {
         // Neither `x-envoy-*` headers to the public nor per-request statistics nobody reads: both cost throughput.
         suppress_envoy_headers: true,
@@ -70,8 +74,9 @@ pub(super) fn connection_manager(listener: &str, routes: RouteSpecifier) -> Http
         // nginx's own name or none: a response made by Envoy does not tell what stands in front.
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         local_reply_config: Some(headers::own_answers()),
-        // Nobody logs it; it costs a random number a request.
-        generate_request_id: boolean(false),
+        access_log: log_from.map(requests::log).into_iter().collect(),
+        // For the logs alone: it costs a random number a request. What the client said under that name is gone by then.
+        generate_request_id: boolean(log_from.is_some()),
         request_headers_timeout: duration(HEADERS_TIMEOUT),
         request_timeout: duration(REQUEST_TIMEOUT),
         stream_idle_timeout: duration(STREAM_IDLE_TIMEOUT),

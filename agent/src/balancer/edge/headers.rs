@@ -25,7 +25,8 @@ const EARLY: &str = "envoy.http.early_header_mutation.header_mutation";
 /// What proxies tell those behind them. By prefix: Envoy itself takes away the ones that it would obey, and lets every
 /// other name through to a program that may believe it.
 const FROM_PROXIES: [&str; 2] = ["x-envoy-", "x-forwarded-"];
-/// The same under older names. Envoy writes no id of a request, so what came under that name would be the client's.
+/// The same under older names. Envoy writes an id of its own over that of a request only from an address it takes for a
+/// stranger's, and none without access logs: what came under that name would be the client's.
 const FROM_OTHER_PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-request-id"];
 
 /// On what Envoy answers by itself: a line of text that is nothing else, belongs to one moment and into no frame. nginx

@@ -14,6 +14,7 @@ fn settings() -> EdgeSettings {
     EdgeSettings {
         listen: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8080),
         prefix: "/muster".to_owned(),
+        log_from: Some(400),
         tls: None,
     }
 }

@@ -110,7 +110,7 @@ impl Registration {
         }
         match keys::resign(&self.etcd, &self.space, lease.id).await {
             Ok(()) => warn!("registry not heard although the lease lives: candidacy given up"),
-            Err(error) => warn!(%error, "registry not heard, candidacy not given up"),
+            Err(error) => warn!(%error, "candidacy not given up: the registry is not heard"),
         }
         *blind_since = Some(Instant::now() + Duration::from_secs(3600));
     }
