@@ -122,8 +122,8 @@ fn every_link_leads_somewhere() {
 #[test]
 fn operations_lists_the_metrics_and_no_other() {
     let page = read("docs/operations.md");
-    let exported = Metrics::new("", "").text(Format::Prometheus)
-        + &EdgeMetrics::new("", "").text(Format::Prometheus);
+    let exported =
+        Metrics::new("", "").text(Format::Prometheus) + &EdgeMetrics::new("", "").text(Format::Prometheus);
     let exported: BTreeSet<&str> =
         exported.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let named: BTreeSet<&str> = quoted(&page)
