@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use muster::metrics::{Format, Health, ListFile, Listed, Metrics, Phase, WriteResult, serve};
+use muster::metrics::{EdgeMetrics, Format, Health, ListFile, Listed, Metrics, Phase, WriteResult, serve};
 use regex::Regex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -74,7 +74,12 @@ fn names_are_as_promised_and_clean() {
     ] {
         assert!(kinds.contains_key(name), "{name} is missing");
     }
-    for (name, kind) in &kinds {
+    let (edge_kinds, edge_samples) = series(&EdgeMetrics::new("1.2.3", "abc").text(Format::Prometheus));
+    for name in ["muster_build_info", "muster_edge_envoy_restarts_total", "process_open_fds"] {
+        assert!(edge_kinds.contains_key(name), "{name} is missing");
+    }
+    assert_eq!(edge_samples["muster_edge_envoy_restarts_total{reason=\"silent\"}"], 0.0);
+    for (name, kind) in kinds.iter().chain(&edge_kinds) {
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
         assert!(kind != "histogram" || name.ends_with("_seconds"), "{name}");
         assert!(matches!(kind.as_str(), "counter" | "gauge" | "histogram"), "{name} is a {kind}");
