@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use muster::metrics::{Format, Health, ListFile, Listed, Metrics, Phase, WriteResult, serve};
+use muster::metrics::{EdgeMetrics, Format, Health, ListFile, Listed, Metrics, Phase, WriteResult, serve};
 use regex::Regex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -39,7 +39,11 @@ fn series(text: &str) -> (BTreeMap<String, String>, BTreeMap<String, f64>) {
 
 #[test]
 fn names_are_as_promised_and_clean() {
-    let (kinds, samples) = series(&Metrics::new("1.2.3", "abc").text(Format::Prometheus));
+    let (mut kinds, mut samples) = series(&Metrics::new("1.2.3", "abc").text(Format::Prometheus));
+    let (edge_kinds, edge_samples) = series(&EdgeMetrics::new("1.2.3", "abc").text(Format::Prometheus));
+    assert!(edge_kinds.contains_key("muster_build_info") && edge_kinds.contains_key("process_open_fds"));
+    kinds.extend(edge_kinds);
+    samples.extend(edge_samples);
     for name in [
         "muster_build_info",
         "muster_node_state",
@@ -63,6 +67,10 @@ fn names_are_as_promised_and_clean() {
         "muster_xds_responses_total",
         "muster_xds_ack_duration_seconds",
         "muster_drains_total",
+        "muster_edge_envoy_up",
+        "muster_edge_envoy_ready",
+        "muster_edge_envoy_restarts_total",
+        "muster_edge_drains_total",
         "muster_drain_duration_seconds",
         "muster_nginx_up",
         "muster_nginx_restarts_total",

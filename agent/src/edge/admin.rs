@@ -17,6 +17,8 @@ use tokio::time::timeout;
 const BODY_LIMIT: usize = 16 << 20;
 /// Longest wait for an answer that nobody's life hangs on.
 const BOUND: Duration = Duration::from_secs(1);
+/// The same for all counters at once.
+const SCRAPE_BOUND: Duration = Duration::from_secs(5);
 
 /// Why there was no answer.
 #[derive(Debug, Error)]
@@ -79,7 +81,7 @@ impl Admin {
 
     /// Envoy's own metrics.
     pub(super) async fn prometheus(&self) -> Result<String, Silence> {
-        let text = fine(self.ask(Method::GET, "/stats/prometheus", BOUND).await?)?;
+        let text = fine(self.ask(Method::GET, "/stats/prometheus", SCRAPE_BOUND).await?)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 

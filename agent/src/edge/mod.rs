@@ -168,7 +168,7 @@ impl Edge {
             biased;
             state = gone => {
                 ended = state.ok().and_then(|state| last_end(&state));
-                EdgeDrain::Ended
+                if ended.is_some() { EdgeDrain::Ended } else { EdgeDrain::NotNeeded }
             }
             result = drain::drain(&self.admin, bound) => result,
             () = second(signals) => EdgeDrain::Forced,

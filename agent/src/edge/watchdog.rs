@@ -11,6 +11,9 @@ pub(super) const PAUSE: Duration = Duration::from_millis(200);
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// Silence that an Envoy may keep which has not been ready yet: it may be loading.
 pub(super) const START_SILENCE: Duration = Duration::from_secs(30);
+/// Shortest wait for an answer. After a stall of the whole machine question and time-out are overdue together, and nobody
+/// may die of the one question that it met: another is asked, and has this long.
+const LAST_CHANCE: Duration = Duration::from_millis(100);
 /// A wait that took this much longer than meant says that this agent stood still, and nothing about Envoy.
 const LATE: Duration = Duration::from_millis(250);
 
@@ -42,6 +45,8 @@ pub(super) struct Watchdog {
     been_ready: bool,
     /// When the first of the unanswered questions was asked.
     silent_since: Option<Duration>,
+    /// Questions since then without an answer.
+    unanswered: u32,
     asked: Duration,
     /// How long the wait that is under way was meant to take.
     patience: Duration,
@@ -50,17 +55,25 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     pub(super) fn new(bound: Duration, now: Duration) -> Self {
-        Self { bound, been_ready: false, silent_since: None, asked: now, patience: PATIENCE, heard: now }
+        Self {
+            bound,
+            been_ready: false,
+            silent_since: None,
+            unanswered: 0,
+            asked: now,
+            patience: PATIENCE,
+            heard: now,
+        }
     }
 
     /// A question goes out; how long to wait for its answer.
     pub(super) fn asks(&mut self, now: Duration) -> Duration {
         if now.saturating_sub(self.heard) > PAUSE + LATE {
-            self.silent_since = None;
+            self.begin_anew();
         }
         self.asked = now;
         let silent = self.silent_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        self.patience = PATIENCE.min(self.allowed().saturating_sub(silent));
+        self.patience = PATIENCE.min(self.allowed().saturating_sub(silent)).max(LAST_CHANCE);
         self.patience
     }
 
@@ -68,16 +81,22 @@ impl Watchdog {
     pub(super) fn hears(&mut self, now: Duration, heard: Heard) -> Verdict {
         self.heard = now;
         if heard != Heard::Nothing {
-            self.silent_since = None;
+            self.begin_anew();
             self.been_ready |= heard == Heard::Ready;
             return if heard == Heard::Ready { Verdict::Ready } else { Verdict::NotReady };
         }
         if now.saturating_sub(self.asked) > self.patience + LATE {
-            self.silent_since = None;
+            self.begin_anew();
             return Verdict::Doubtful;
         }
+        self.unanswered += 1;
         let since = *self.silent_since.get_or_insert(self.asked);
-        if now.saturating_sub(since) >= self.allowed() { Verdict::Dead } else { Verdict::Doubtful }
+        let silent = now.saturating_sub(since);
+        if silent >= self.allowed() && self.unanswered > 1 { Verdict::Dead } else { Verdict::Doubtful }
+    }
+
+    fn begin_anew(&mut self) {
+        (self.silent_since, self.unanswered) = (None, 0);
     }
 
     fn allowed(&self) -> Duration {
@@ -114,7 +133,8 @@ mod tests {
             let mut dog = Watchdog::new(bound, ms(0));
             dog.asks(ms(0));
             assert_eq!(dog.hears(ms(1), Heard::Ready), Verdict::Ready);
-            assert_eq!(silence(&mut dog, ms(201), ms(60_000)), Some(bound));
+            let dead = silence(&mut dog, ms(201), ms(60_000)).unwrap();
+            assert!(dead >= bound && dead <= bound + PAUSE + LAST_CHANCE, "{dead:?}");
         }
     }
 
@@ -142,6 +162,20 @@ mod tests {
         }
         let dead = silence(&mut waits, SECOND * 600, SECOND * 700).unwrap();
         assert!(dead >= START_SILENCE && dead < START_SILENCE + SECOND * 2, "{dead:?}");
+    }
+
+    /// The machine stood still for as long as the question may wait, and Envoy has not run yet.
+    #[test]
+    fn nobody_dies_of_one_question() {
+        let mut dog = Watchdog::new(SECOND, ms(0));
+        dog.asks(ms(0));
+        dog.hears(ms(1), Heard::Ready);
+        assert_eq!(dog.asks(ms(201)), SECOND);
+        assert_eq!(dog.hears(ms(1201), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.asks(ms(1251)), LAST_CHANCE);
+        let mut answers = dog.clone();
+        assert_eq!(answers.hears(ms(1260), Heard::Ready), Verdict::Ready);
+        assert_eq!(dog.hears(ms(1351), Heard::Nothing), Verdict::Dead);
     }
 
     #[test]

@@ -45,6 +45,12 @@ async fn wait_knows_who_is_connected_and_up_to_date() -> anyhow::Result<()> {
                 ends(bed, &gone, 5, &format!("envoy {second} is not connected")).await
             })
             .await?;
+            // Connected and up to date once, says a leader that nobody remembers.
+            let digest = bed.node(bed.leader().await?).list().await?.says.digest;
+            let ghost = serde_json::json!({"v": 1, "connected": true, "digest": digest, "writer": 1});
+            bed.etcd.ctl(&["put", "/muster/envoys/ghost"], Some(ghost.to_string().as_bytes())).await?;
+            let not_with_it = "envoy ghost is not connected to the one that leads";
+            ends(bed, &["wait", "--envoy", "ghost", "--timeout", "0"], 5, not_with_it).await?;
             two.start()?;
             ends(bed, &["wait", "--envoy", &second, "--timeout", "30"], 0, "after").await?;
             bed.etcd.kill_all().await?;

@@ -53,12 +53,14 @@ async fn requests_under_way_are_answered_and_kept_connections_told() -> anyhow::
             ready(envoy).await?;
             let mut kept = TcpStream::connect(envoy.edge).await?;
             ensure!(!ask(&mut kept).await?.contains("connection: close"), "told before the time");
-            let large = UnderWay::begin(envoy).await?;
+            let mut large = UnderWay::begin(envoy).await?;
             envoy.process()?.signal(Signal::SIGTERM);
             closed(envoy).await?;
+            large.go_on().await?;
             ensure!(envoy.ask_supervisor("/readyz").await?.status == 503, "ready while it leaves");
             let told = ask(&mut kept).await?;
             ensure!(told.contains("connection: close"), "{told}");
+            large.go_on().await?;
             ensure!(envoy.process()?.exit().is_none(), "it did not wait");
             large.finish().await?;
             let exit = envoy.process()?.ended(AMPLE).await?;

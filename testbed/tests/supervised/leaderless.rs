@@ -50,6 +50,9 @@ async fn no_port_opens_before_somebody_leads() -> anyhow::Result<()> {
                 ensure!(TcpStream::connect(bed.envoy().edge).await.is_err(), "a port without a leader");
                 for envoy in bed.envoys() {
                     ensure!(envoy.ask_supervisor("/livez").await?.status == 200);
+                    let metrics = envoy.metrics().await?;
+                    ensure!(metrics.get("muster_edge_envoy_up") == Some(&1.0), "waiting is no silence");
+                    ensure!(metrics.get("muster_edge_envoy_ready") == Some(&0.0), "ready without a port");
                 }
             }
             for envoy in bed.envoys() {

@@ -66,6 +66,14 @@ impl UnderWay {
         Ok(Self { stream, read })
     }
 
+    /// Reads a little: the edge takes somebody who reads nothing for ten seconds for gone.
+    async fn go_on(&mut self) -> anyhow::Result<()> {
+        let mut part = vec![0; 1 << 20];
+        self.stream.read_exact(&mut part).await?;
+        self.read.extend(part);
+        Ok(())
+    }
+
     /// Reads the rest; all of it must come.
     async fn finish(mut self) -> anyhow::Result<()> {
         tokio::time::timeout(AMPLE, self.stream.read_to_end(&mut self.read)).await??;

@@ -67,7 +67,7 @@ fn new_connections_go_to_the_other_while_one_finishes_its_last() -> anyhow::Resu
             for envoy in bed.envoys() {
                 ready(envoy).await?;
             }
-            let large = UnderWay::begin(bed.envoy()).await?;
+            let mut large = UnderWay::begin(bed.envoy()).await?;
             let first = under_way(bed.envoy()).await? > 0;
             let (one, other) = if first { (0, 1) } else { (1, 0) };
             let (one, other) = (&bed.envoys()[one], &bed.envoys()[other]);
@@ -80,6 +80,7 @@ fn new_connections_go_to_the_other_while_one_finishes_its_last() -> anyhow::Resu
             .await?;
             let before = [taken(one).await?, taken(other).await?];
             for _ in 0..SOME {
+                large.go_on().await?;
                 ensure!(other.get("/ips.json").await?.status == 200);
             }
             ensure!(taken(one).await? == before[0], "it still takes connections");
