@@ -154,7 +154,9 @@ fleet_observe() {
     sleep 0.5
     said=$(curl --silent --max-time 2 "$url/api/v1/targets?state=active" || true)
   done
-  say "$url/ hears all $(grep -o '"scrapePool"' <<<"$said" | wc -l) targets after $(since "$started"); make down ends it."
+  say "Prometheus hears all $(grep -o '"scrapePool"' <<<"$said" | wc -l) targets after $(since "$started"): $url/consoles/muster.html; make down ends it."
+  [[ $(curl --silent --location --output /dev/null --write-out '%{http_code}' "$url/") == 200 ]] ||
+    say "It is Debian's, without pages of its own: that one and $url/api/v1/ are what it has."
   grafana=$(setting GRAFANA_IMAGE)
   if ! { docker image inspect "$grafana" || timeout 600 docker pull --quiet "$grafana"; } >/dev/null 2>&1; then
     say "$grafana cannot be had; in a Grafana of your own import docs/dashboards/muster.json"

@@ -42,6 +42,7 @@ fn whatever_is_watched_can_be_seen() {
 
     every_query_of_the_dashboard_has_an_answer(&fleet, &prometheus);
     every_alert_can_be_asked_and_is_quiet(&prometheus);
+    its_page_shows_everybody(&fleet, &prometheus);
 }
 
 /// Prometheus in the fleet's own project.
@@ -62,7 +63,7 @@ impl Prometheus {
         let Output { status, stderr, .. } = observe.output().expect("images/fleet.sh");
         let said = String::from_utf8_lossy(&stderr);
         let url = format!("http://127.0.0.1:{port}");
-        assert!(status.success() && said.contains(&format!("{url}/ hears all")), "{said}");
+        assert!(status.success() && said.contains("targets after") && said.contains(&url), "{said}");
         Self { url }
     }
 
@@ -218,6 +219,23 @@ fn every_alert_can_be_asked_and_is_quiet(prometheus: &Prometheus) {
         assert_eq!(rule["health"], "ok", "{name}: {}", rule["lastError"]);
         assert_ne!(rule["state"], "firing", "{name} in a fleet that is well: {}", rule["alerts"]);
     }
+}
+
+/// Rendered by Prometheus: a query that is wrong there would be a blank or an error in the midst of it.
+fn its_page_shows_everybody(fleet: &Fleet, prometheus: &Prometheus) {
+    let url = format!("{}/consoles/muster.html", prometheus.url);
+    let page = Command::new("curl").args(["-sSf", "--max-time", "10", &url]).output().expect("curl");
+    assert!(page.status.success(), "{page:?}");
+    let page = String::from_utf8_lossy(&page.stdout);
+    let names = fleet.nodes().into_iter().map(|node| node.id);
+    for name in names.chain(["envoy-a", "envoy-b", "etcd1", "etcd2", "etcd3"].map(String::from)) {
+        assert!(page.contains(&format!("<th scope=\"row\">{name}</th>")), "{name} is not in {page}");
+    }
+    for wrong in ["<td></td>", "does not answer", "NaN", "firing</td>"] {
+        assert!(!page.contains(wrong), "{wrong} in {page}");
+    }
+    assert_eq!(page.matches("<td>leader</td>").count(), 2, "one of the nodes, one of etcd's members: {page}");
+    assert!(page.trim_end().ends_with("</html>"), "{page}");
 }
 
 /// The series that an expression is made of: names of metrics, with their labels where it says some.
