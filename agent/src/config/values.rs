@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pki::MAX_DAYS;
-use super::{MAX_DRAIN_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_WAIT_SECONDS, OnExit, TTL_SECONDS};
+use super::{
+    MAX_DRAIN_SECONDS, MAX_KEEP_MARKS_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_WAIT_SECONDS, OnExit,
+    TTL_SECONDS,
+};
 use crate::fleet::is_name;
 
 /// What muster itself keeps below a prefix. Below one of these names a second fleet would lie inside the first one's keys.
@@ -102,6 +105,13 @@ pub(super) fn drain_timeout(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds) if seconds <= MAX_DRAIN_SECONDS => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("expected whole seconds from 0 to {MAX_DRAIN_SECONDS}, such as 7")),
+    }
+}
+
+pub(super) fn keep_marks(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds) if (1..=MAX_KEEP_MARKS_SECONDS).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("expected whole seconds from 1 to {MAX_KEEP_MARKS_SECONDS}, such as 86400")),
     }
 }
 
