@@ -27,8 +27,8 @@ pub use endpoint::Endpoint;
 pub use network::{Advertise, Allow, not_publishable};
 pub use pki::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags};
 use values::{
-    directory, drain_timeout, edge, linger, listen, log_filter, name, on_exit, port, prefix, program,
-    secret_file, ttl,
+    directory, drain_timeout, edge, keep_marks, linger, listen, log_filter, name, on_exit, port, prefix,
+    program, secret_file, ttl,
 };
 
 /// Shortest and longest lease asked for. Below 2 s etcd grants 2 s anyway; above a minute a crash that presence
@@ -40,6 +40,8 @@ pub const MAX_DRAIN_SECONDS: u64 = 600;
 pub const MAX_WAIT_SECONDS: u64 = 600;
 /// Longest linger that may be asked for, in milliseconds.
 pub const MAX_LINGER_MS: u64 = 60_000;
+/// Longest time for which a mark may outlive its node: a year.
+pub const MAX_KEEP_MARKS_SECONDS: u64 = 365 * 86_400;
 /// Longest prefix: it is part of every key.
 pub const MAX_PREFIX_BYTES: usize = 128;
 /// Most etcd endpoints that may be given.
@@ -234,6 +236,9 @@ pub struct RunFlags {
     /// How long to keep serving after the withdrawal was acknowledged, in milliseconds
     #[arg(long, env = "MUSTER_LINGER", default_value = "500", value_parser = linger, value_name = "MS")]
     pub linger: Duration,
+    /// How long the mark of `drain` outlives its node in seconds, as the node that leads counts it (1 to 31536000)
+    #[arg(long, env = "MUSTER_KEEP_MARKS", default_value = "86400", value_parser = keep_marks, value_name = "SECONDS")]
+    pub keep_marks: Duration,
     /// Serve this instead of the built-in nginx
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<std::ffi::OsString>,

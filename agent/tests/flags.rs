@@ -259,6 +259,8 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("--ready-url", "/ready", &["such as http://127.0.0.1:3000/ready"]),
     ("--drain-timeout", "601", &["0 to 600", "such as 7"]),
     ("--drain-timeout", "7s", &["0 to 600"]),
+    ("--keep-marks", "0", &["1 to 31536000", "such as 86400"]),
+    ("--keep-marks", "1d", &["1 to 31536000"]),
     ("--linger", "60001", &["0 to 60000", "such as 500"]),
     ("--linger", "0.5", &["0 to 60000"]),
     ("--log", "", &["such as info"]),

@@ -1,6 +1,7 @@
 //! `testbed bench`: how long each thing takes and what it costs, in one run, as a table and as JSON.
 
 mod crowd;
+mod roll;
 mod times;
 
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ pub struct Bench {
     /// How often each event is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     rounds: u8,
-    /// Agents in the test of memory; 0 leaves it out
+    /// Agents in the test of memory; 0 leaves it out, and `status` with 1,000 nodes too
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u8).range(0..=200))]
     crowd: u8,
     /// Time to live of the nodes' leases, in seconds
@@ -64,6 +65,9 @@ struct Report {
     /// Per cent of one core, mean over all idle agents.
     idle_cpu_percent: f64,
     crowd: Option<Crowd>,
+    /// `muster status` from its start to its end; not with TLS.
+    status: Option<Times>,
+    status_of_1000: Option<Times>,
 }
 
 /// # Errors
@@ -79,6 +83,7 @@ pub async fn bench(wanted: Bench) -> anyhow::Result<()> {
     drop(bed);
     if wanted.crowd > 0 {
         report.crowd = Some(crowd::measure(wanted.crowd).await?);
+        report.status_of_1000 = Some(roll::measure(wanted.rounds).await?);
     }
     if !wanted.json {
         print(&report);
@@ -94,6 +99,8 @@ async fn measure(bed: &mut Testbed, wanted: &Bench) -> anyhow::Result<Report> {
     let leader_rss_kib = tree::usage(bed.node(leader).agent()?.pid)?.rss_kib;
     let follower = bed.follower().await?;
     let follower_rss_kib = tree::usage(bed.node(follower).agent()?.pid)?.rss_kib;
+
+    let status = if wanted.tls { None } else { Some(roll::status(bed, wanted.rounds).await?) };
 
     let guest = bed.add_node().await?;
     bed.complete(PATIENCE).await?;
@@ -129,6 +136,8 @@ async fn measure(bed: &mut Testbed, wanted: &Bench) -> anyhow::Result<Report> {
         leader_rss_kib,
         idle_cpu_percent,
         crowd: None,
+        status,
+        status_of_1000: None,
     })
 }
 
@@ -219,7 +228,12 @@ fn print(report: &Report) {
         ("SIGKILL -> gone from every list", &report.kill, "p50 < 0.2, max < 0.5"),
         ("leader killed -> a change applied by Envoy", &report.leader_kill, "p50 < 0.7"),
     ];
-    for (what, times, mark) in rows {
+    let statuses = [
+        ("muster status, 3 nodes", &report.status, "< 0.1"),
+        ("muster status, 1,000 nodes", &report.status_of_1000, "< 1"),
+    ];
+    let statuses = statuses.iter().filter_map(|(what, times, mark)| Some((*what, times.as_ref()?, *mark)));
+    for (what, times, mark) in rows.into_iter().chain(statuses) {
         println!("{what:<46} {:>9.3} {:>9.3} {:>9.3}   {mark}", times.min, times.p50, times.max);
     }
     if let Some(file) = &report.event_to_file {

@@ -36,6 +36,7 @@ use crate::registry::election::{ASLEEP, Election, holds_for};
 use crate::registry::etcd::Etcd;
 use crate::registry::history::{History, Recent};
 use crate::registry::lease::{Lease, Leases};
+use crate::registry::marks::Marks;
 use crate::registry::reap::Reaper;
 use crate::registry::registration::{Identity, Registration, Standing};
 use crate::registry::watch::{Outlets, Settings, Watch, watch_contact};
@@ -148,6 +149,13 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
         leadership: leadership.clone(),
         streams,
         admitted: admitted_in,
+    };
+    let marks = Marks {
+        etcd: etcd.clone(),
+        space: space.clone(),
+        keep: flags.keep_marks,
+        roster: newest.clone(),
+        leadership: leadership.clone(),
     };
     let history = History {
         etcd: etcd.clone(),
@@ -262,6 +270,7 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     spawn(REGISTRATION, Box::pin(registration.run()));
     spawn("election", Box::pin(election.run()));
     spawn("drained", Box::pin(drained.run()));
+    spawn("marks", Box::pin(marks.run()));
     spawn("history", Box::pin(history.run()));
     spawn("recent", Box::pin(follow_history.run()));
     spawn("streams", Box::pin(show_streams(open, epoch, streams_in, metrics.clone())));

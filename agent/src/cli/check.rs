@@ -130,7 +130,7 @@ fn envoys(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(St
             None => {
                 let has = envoy.digest.clone().unwrap_or_else(|| "nothing".into());
                 Some((
-                    format!("it has acknowledged {has}, the registry says {}", survey.roster.digest()),
+                    format!("it has acknowledged {has}, the registry says {}", survey.digest),
                     "envoy-behind",
                 ))
             }

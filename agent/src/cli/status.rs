@@ -47,10 +47,12 @@ pub fn run(flags: &StatusFlags) -> Result<u8> {
 }
 
 async fn show(flags: &StatusFlags, access: &Access, before: &str) -> Result<u8> {
-    let (survey, members) = tokio::join!(access.survey(), members_that_answer(&access.etcd, &access.space));
+    let leases = async |lines: &[Line]| leases_left(&access.etcd, lines.iter().map(|line| line.lease)).await;
+    let (survey, members) =
+        tokio::join!(access.survey_beside(leases), members_that_answer(&access.etcd, &access.space));
     let answering = members.iter().filter(|(_, answer)| answer.is_ok()).count();
-    let survey = match survey {
-        Ok(survey) => survey,
+    let (survey, left) = match survey {
+        Ok(found) => found,
         Err(error) => {
             if flags.output == StatusOutput::Json {
                 let unknown = json!({ "schema": 1, "ok": false, "fleet": flags.fleet.registry.fleet,
@@ -61,7 +63,6 @@ async fn show(flags: &StatusFlags, access: &Access, before: &str) -> Result<u8> 
             return Ok(UNKNOWN);
         }
     };
-    let left = leases_left(&access.etcd, survey.lines.iter().map(|line| line.lease)).await;
     let beside = Beside { answering, members: members.len(), left };
     let text = match flags.output {
         StatusOutput::Table => table(flags, &survey, &beside, false),
@@ -83,7 +84,7 @@ fn is_well(survey: &Survey, beside: &Beside) -> bool {
 }
 
 fn table(flags: &StatusFlags, survey: &Survey, beside: &Beside, wide: bool) -> String {
-    let (nodes, digest) = (survey.lines.len(), survey.roster.digest());
+    let (nodes, digest) = (survey.lines.len(), &survey.digest);
     let serving = survey.lines.iter().filter(|line| line.routable).count();
     let mut text = format!(
         "fleet {}: {nodes} nodes, {serving} serving, revision {}, digest {digest}, etcd {}/{}, {}/{nodes} files agree, {}/{} envoys in sync\n",
@@ -219,7 +220,7 @@ fn document(flags: &StatusFlags, survey: &Survey, beside: &Beside) -> Value {
     json!({
         "schema": 1, "ok": is_well(survey, beside), "fleet": flags.fleet.registry.fleet,
         "registry": survey.roster.life().map(|life| &life.id), "revision": survey.roster.applied,
-        "digest": survey.roster.digest(), "members": { "answering": beside.answering, "all": beside.members },
+        "digest": survey.digest, "members": { "answering": beside.answering, "all": beside.members },
         "leader": survey.leader().map(|leader| &leader.instance), "nodes": nodes, "envoys": envoys,
         "exceptions": exceptions(flags, survey),
     })

@@ -1,6 +1,6 @@
 //! One look at the whole fleet: what the registry says, what each node serves, what each Envoy has acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ const FILE_BOUND: Duration = Duration::from_secs(1);
 const MAX_FILE_BYTES: usize = 16 << 20;
 /// Files asked for at once.
 const AT_ONCE: usize = 128;
+/// Different files that are remembered, against a fleet in which no two are the same.
+const MAX_SEEN: usize = 8;
 
 /// The registry of one fleet, as a command reads and writes it.
 pub(super) struct Access {
@@ -74,6 +76,8 @@ pub(super) enum File {
 
 pub(super) struct Survey {
     pub roster: Roster,
+    /// The roster's own, which takes a walk over all nodes to find.
+    pub digest: String,
     pub skipped: Vec<String>,
     pub lines: Vec<Line>,
     pub envoys: BTreeMap<String, EnvoyRecord>,
@@ -118,16 +122,27 @@ impl Access {
     }
 
     pub(super) async fn survey(&self) -> Result<Survey, CallError> {
+        self.survey_beside(async |_| ()).await.map(|(survey, ())| survey)
+    }
+
+    /// The same, and whatever else is to be asked about these nodes meanwhile.
+    pub(super) async fn survey_beside<T>(
+        &self,
+        beside: impl AsyncFnOnce(&[Line]) -> T,
+    ) -> Result<(Survey, T), CallError> {
         let (roster, skipped) = self.roster().await?;
-        let envoys = envoys(&self.etcd, &self.space).await?;
+        let digest = roster.digest();
         let mut lines: Vec<Line> = roster.rows().iter().map(line).collect();
+        let registry = roster.life().map(|life| life.id.as_str());
+        let mut comparison = Comparison::new(registry, &digest, &lines);
         let addresses: Vec<_> = lines.iter().map(|line| (line.ip, line.http)).collect();
-        let served: Vec<_> = iter(addresses).map(ask).buffered(AT_ONCE).collect().await;
-        let files: Vec<File> = served.into_iter().map(|served| compared(served, &roster, &lines)).collect();
+        let served = iter(addresses).map(ask).buffered(AT_ONCE);
+        let files = served.map(|served| comparison.of(served)).collect::<Vec<File>>();
+        let (files, envoys, beside) = tokio::join!(files, envoys(&self.etcd, &self.space), beside(&lines));
         for (line, file) in lines.iter_mut().zip(files) {
             line.file = file;
         }
-        Ok(Survey { roster, skipped, lines, envoys })
+        Ok((Survey { roster, digest, skipped, lines, envoys: envoys? }, beside))
     }
 }
 
@@ -142,7 +157,7 @@ impl Survey {
 
     /// Whether an Envoy has acknowledged what the registry says now.
     pub(super) fn is_in_sync(&self, envoy: &EnvoyRecord) -> bool {
-        envoy.digest.as_deref() == Some(&*self.roster.digest())
+        envoy.digest.as_deref() == Some(&*self.digest)
     }
 
     pub(super) fn in_sync(&self) -> usize {
@@ -172,39 +187,68 @@ fn line(row: &crate::fleet::Row<'_>) -> Line {
     }
 }
 
-/// By content and not by revision: a node that joined later knows the same content under a younger one.
-fn compared(served: Result<Served>, roster: &Roster, lines: &[Line]) -> File {
-    let served = match served {
-        Ok(served) => served,
-        Err(error) if error.is::<Elapsed>() => return File::Unknown { why: "no answer".into() },
-        Err(error) => return File::Absent { why: error.to_string() },
-    };
-    let revision = served.revision;
-    let differs = |how: &str| File::Differs { revision, how: how.to_owned() };
-    if served.registry.as_deref() != roster.life().map(|life| life.id.as_str()) {
-        return differs("another registry");
+/// What the registry says, as the files of all nodes are compared with it.
+struct Comparison<'a> {
+    registry: Option<&'a str>,
+    digest: &'a str,
+    /// Id, address, state, whether it leads; in the order of the file.
+    known: Vec<(String, Ipv4Addr, &'static str, bool)>,
+    /// What was read before. Nodes that agree serve the same bytes, so that of a thousand files few are parsed.
+    seen: Vec<(Bytes, File)>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(registry: Option<&'a str>, digest: &'a str, lines: &[Line]) -> Self {
+        let known = lines.iter().map(|line| {
+            (format!("{}-{}", line.name, line.instance), line.ip, state(line.state), line.leader)
+        });
+        Self { registry, digest, known: known.collect(), seen: Vec::new() }
     }
-    if let Some(since) = served.stale_since {
-        return differs(&format!("stale since {since}"));
+
+    fn of(&mut self, served: Result<Bytes>) -> File {
+        let body = match served {
+            Ok(body) => body,
+            Err(error) if error.is::<Elapsed>() => return File::Unknown { why: "no answer".into() },
+            Err(error) => return File::Absent { why: error.to_string() },
+        };
+        if let Some((_, file)) = self.seen.iter().find(|(seen, _)| *seen == body) {
+            return file.clone();
+        }
+        let file = match serde_json::from_slice(&body) {
+            Ok(served) => self.compared(served),
+            Err(error) => File::Absent { why: error.to_string() },
+        };
+        if self.seen.len() < MAX_SEEN {
+            self.seen.push((body, file.clone()));
+        }
+        file
     }
-    let told = served.nodes.iter().map(|node| (node.id.clone(), node.ip, node.state.clone(), node.leader));
-    let known = lines.iter().map(|line| {
-        (format!("{}-{}", line.name, line.instance), line.ip, state(line.state).to_owned(), line.leader)
-    });
-    let ids = |nodes: &[(String, Ipv4Addr, String, bool)]| -> Vec<String> {
-        nodes.iter().map(|node| node.0.clone()).collect()
-    };
-    let (told, known): (Vec<_>, Vec<_>) = (told.collect(), known.collect());
-    if ids(&told) != ids(&known) {
-        let (told, known) = (ids(&told), ids(&known));
-        let lacks = known.iter().filter(|id| !told.contains(id)).map(|id| format!("lacks {id}"));
-        let more = told.iter().filter(|id| !known.contains(id)).map(|id| format!("still has {id}"));
-        return differs(&lacks.chain(more).collect::<Vec<_>>().join(", "));
+
+    /// By content and not by revision: a node that joined later knows the same content under a younger one.
+    fn compared(&self, served: Served) -> File {
+        let revision = served.revision;
+        let differs = |how: &str| File::Differs { revision, how: how.to_owned() };
+        if served.registry.as_deref() != self.registry {
+            return differs("another registry");
+        }
+        if let Some(since) = served.stale_since {
+            return differs(&format!("stale since {since}"));
+        }
+        let told: BTreeSet<&str> = served.nodes.iter().map(|node| node.id.as_str()).collect();
+        let known: BTreeSet<&str> = self.known.iter().map(|node| node.0.as_str()).collect();
+        if told != known {
+            let lacks = known.difference(&told).map(|id| format!("lacks {id}"));
+            let more = told.difference(&known).map(|id| format!("still has {id}"));
+            return differs(&lacks.chain(more).collect::<Vec<_>>().join(", "));
+        }
+        let told =
+            served.nodes.iter().map(|node| (node.id.as_str(), node.ip, node.state.as_str(), node.leader));
+        let known = self.known.iter().map(|(id, ip, state, leader)| (id.as_str(), *ip, *state, *leader));
+        if !told.eq(known) || served.digest != self.digest {
+            return differs("other states");
+        }
+        File::Agrees { revision }
     }
-    if told != known || served.digest != roster.digest() {
-        return differs("other states");
-    }
-    File::Agrees { revision }
 }
 
 pub(super) fn state(state: NodeState) -> &'static str {
@@ -215,11 +259,11 @@ pub(super) fn state(state: NodeState) -> &'static str {
     }
 }
 
-async fn ask(address: (Ipv4Addr, u16)) -> Result<Served> {
+async fn ask(address: (Ipv4Addr, u16)) -> Result<Bytes> {
     timeout(FILE_BOUND, fetch(address)).await?
 }
 
-async fn fetch(address: (Ipv4Addr, u16)) -> Result<Served> {
+async fn fetch(address: (Ipv4Addr, u16)) -> Result<Bytes> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = hyper::Request::get("/ips.json").header("host", address.0.to_string());
@@ -230,8 +274,7 @@ async fn fetch(address: (Ipv4Addr, u16)) -> Result<Served> {
             return Err(anyhow!("/ips.json answers {status}"));
         }
         let body = Limited::new(answer.into_body(), MAX_FILE_BYTES).collect().await;
-        let body = body.map_err(|error| anyhow!("{error}"))?.to_bytes();
-        anyhow::Ok(serde_json::from_slice(&body)?)
+        anyhow::Ok(body.map_err(|error| anyhow!("{error}"))?.to_bytes())
     };
     tokio::select! {
         served = exchange => served,

@@ -72,7 +72,7 @@ fn findings(survey: Survey) -> Findings {
                 differences.push(format!("envoy {id} rejected its configuration: {rejection}"))
             }
             (None, Some(digest)) if !survey.is_in_sync(envoy) => {
-                let registry = survey.roster.digest();
+                let registry = &survey.digest;
                 differences.push(format!("envoy {id} is behind: it has {digest}, the registry {registry}"));
             }
             (None, None) => differences.push(format!("envoy {id} has acknowledged nothing yet")),
@@ -121,7 +121,7 @@ fn table(found: &Findings) -> String {
             "everybody agrees: {} nodes, {} envoys, digest {}\n",
             survey.lines.len(),
             survey.connected().count(),
-            survey.roster.digest()
+            survey.digest
         ),
         (0, unknown) => format!("{unknown} not known\n"),
         (differences, 0) => format!("{differences} differences\n"),
@@ -162,7 +162,7 @@ fn document(found: &Findings) -> Value {
         })
         .collect();
     json!({
-        "schema": 1, "ok": found.differences.is_empty() && found.unknown.is_empty(), "digest": survey.roster.digest(),
+        "schema": 1, "ok": found.differences.is_empty() && found.unknown.is_empty(), "digest": survey.digest,
         "nodes": nodes, "differences": found.differences, "unknown": found.unknown,
     })
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::pki::MAX_DAYS;
 use super::{
-    MAX_DRAIN_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_SILENCE_SECONDS, MAX_WAIT_SECONDS, OnExit,
-    TTL_SECONDS,
+    MAX_DRAIN_SECONDS, MAX_KEEP_MARKS_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_SILENCE_SECONDS,
+    MAX_WAIT_SECONDS, OnExit, TTL_SECONDS,
 };
 use crate::fleet::is_name;
 
@@ -120,6 +120,13 @@ pub(super) fn socket_file(text: &str) -> Result<PathBuf, String> {
         return Ok(text.into());
     }
     Err("expected the absolute path of a socket file, such as /run/envoy/admin.sock".into())
+}
+
+pub(super) fn keep_marks(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds) if (1..=MAX_KEEP_MARKS_SECONDS).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("expected whole seconds from 1 to {MAX_KEEP_MARKS_SECONDS}, such as 86400")),
+    }
 }
 
 pub(super) fn days(text: &str) -> Result<u32, String> {

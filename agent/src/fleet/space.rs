@@ -32,6 +32,17 @@ impl KeySpace {
         self.sub(&format!("nodes/{name}-{instance}"))
     }
 
+    /// `[start, end)` of the keys of all nodes of a name; nodes of longer names that begin with it and a dash are in it too.
+    pub fn nodes_named(&self, name: &str) -> (Vec<u8>, Vec<u8>) {
+        // What follows the dash in order.
+        (self.sub(&format!("nodes/{name}-")), self.sub(&format!("nodes/{name}.")))
+    }
+
+    /// The node's name that a key carries, whatever its value says.
+    pub fn node_name<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        self.strip(key)?.strip_prefix("nodes/")?.rsplit_once('-').map(|(name, _)| name)
+    }
+
     pub fn candidate_key(&self, lease: i64) -> Vec<u8> {
         self.sub(&format!("leader/{lease:x}"))
     }

@@ -10,6 +10,7 @@ pub mod etcd;
 pub mod history;
 pub mod keys;
 pub mod lease;
+pub mod marks;
 pub mod operator;
 pub mod reap;
 pub mod registration;

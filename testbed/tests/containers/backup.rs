@@ -28,7 +28,10 @@ pub fn a_backup_brings_back_what_was_lost(fleet: &Fleet) {
     let whole = fs::read(file).expect("the backup");
     fs::write(broken, &whole[..whole.len() / 2]).expect("half of it");
     let said = fleet.make_fails(&["restore", &format!("FILE={broken}")], &[]);
-    assert!(said.contains("is no whole snapshot, and nothing was changed") && said.contains("hash"), "{said}");
+    assert!(
+        said.contains("is no whole snapshot, and nothing was changed") && said.contains("hash"),
+        "{said}"
+    );
     assert!(!marks().contains("absent"), "etcd was not touched");
 
     fleet.make(&["restore", &format!("FILE={file}")], &[]);
