@@ -44,6 +44,8 @@ pub struct Settings {
     pub site_file: Option<(String, usize)>,
     /// Envoys run under `muster edge`, with these arguments.
     pub supervised: Option<Vec<String>>,
+    /// Run in place of muster by nodes of even numbers.
+    pub every_second: Option<PathBuf>,
 }
 
 /// One node, numbered from 1: `node<n>` on 127.a.b.n.
@@ -100,6 +102,8 @@ impl Node {
         }
         let agent = SocketAddrV4::new(listen, addresses.ports.control);
         let name = format!("node{number}");
+        let other = settings.every_second.as_ref().filter(|_| number % 2 == 0);
+        let program = other.unwrap_or(&programs.muster).clone();
         Ok(Self {
             number,
             ip,
@@ -114,7 +118,7 @@ impl Node {
             listen,
             addresses,
             settings,
-            program: programs.muster.clone(),
+            program,
             nginx: programs.nginx.clone(),
             keeper: Arc::clone(keeper),
             process: Mutex::new(None),

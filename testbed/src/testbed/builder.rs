@@ -3,6 +3,7 @@
 use std::net::SocketAddrV4;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub struct Builder {
     command: Vec<String>,
     site_file: Option<(String, usize)>,
     supervised: Option<Vec<String>>,
+    every_second: Option<PathBuf>,
 }
 
 impl Default for Builder {
@@ -53,6 +55,7 @@ impl Default for Builder {
             command: Vec::new(),
             site_file: None,
             supervised: None,
+            every_second: None,
         }
     }
 }
@@ -114,6 +117,11 @@ impl Builder {
         Self { supervised: Some(args.iter().map(|word| (*word).to_owned()).collect()), ..self }
     }
 
+    /// Every second node runs this program: another build of muster.
+    pub fn every_second(self, muster: PathBuf) -> Self {
+        Self { every_second: Some(muster), ..self }
+    }
+
     /// Starts everything and returns as soon as etcd serves; [`Testbed::complete`] waits for the rest.
     ///
     /// # Errors
@@ -137,6 +145,7 @@ impl Builder {
             command: self.command,
             site_file: self.site_file,
             supervised: self.supervised,
+            every_second: self.every_second,
         };
         let etcd = Etcd::new(self.etcd, addresses, programs.clone(), Arc::clone(&keeper));
         let etcd = etcd.secured(certificates);
