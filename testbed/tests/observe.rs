@@ -231,7 +231,7 @@ fn its_page_shows_everybody(fleet: &Fleet, prometheus: &Prometheus) {
     for name in names.chain(["envoy-a", "envoy-b", "etcd1", "etcd2", "etcd3"].map(String::from)) {
         assert!(page.contains(&format!("<th scope=\"row\">{name}</th>")), "{name} is not in {page}");
     }
-    for wrong in ["<td></td>", "does not answer", "NaN", "firing</td>"] {
+    for wrong in ["<td></td>", "does not answer", "is not ready", "NaN", "firing</td>"] {
         assert!(!page.contains(wrong), "{wrong} in {page}");
     }
     assert_eq!(page.matches("<td>leader</td>").count(), 2, "one of the nodes, one of etcd's members: {page}");
