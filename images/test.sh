@@ -84,6 +84,9 @@ test_containers() {
   for test in containers image intruders observe; do
     timed "$test" cargo test --locked --quiet -p testbed --test "$test" -- --ignored
   done
+  # The image's program and the one compiled for tests are two builds.
+  MUSTER_OTHER_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-musl/release/muster") \
+    timed versions cargo test --locked --quiet -p testbed --test versions -- --ignored
   timed "load tests" loadtest/test.sh
 }
 

@@ -102,7 +102,7 @@ impl Node {
         }
         let agent = SocketAddrV4::new(listen, addresses.ports.control);
         let name = format!("node{number}");
-        let other = settings.every_second.as_ref().filter(|_| number % 2 == 0);
+        let other = settings.every_second.as_ref().filter(|_| number.is_multiple_of(2));
         let program = other.unwrap_or(&programs.muster).clone();
         Ok(Self {
             number,
