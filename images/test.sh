@@ -84,10 +84,18 @@ test_containers() {
   for test in containers image intruders observe; do
     timed "$test" cargo test --locked --quiet -p testbed --test "$test" -- --ignored
   done
-  # The image's program and the one compiled for tests are two builds.
-  MUSTER_OTHER_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-musl/release/muster") \
-    timed versions cargo test --locked --quiet -p testbed --test versions -- --ignored
+  two_builds
   timed "load tests" loadtest/test.sh
+}
+
+# The image's program and the one compiled for tests are two builds.
+two_builds() {
+  local container
+  cargo build --locked --quiet -p muster
+  container=$(docker create "$(setting MUSTER_NODE_TAG)")
+  docker cp --quiet "$container:/usr/local/bin/muster" "$CACHE/other-muster"
+  docker rm "$container" >/dev/null
+  MUSTER_OTHER_BIN=$CACHE/other-muster timed versions cargo test --locked --quiet -p testbed --test versions -- --ignored
 }
 
 # timed WHAT COMMAND...
