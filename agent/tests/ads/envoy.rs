@@ -4,11 +4,12 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use muster::balancer::EdgeSettings;
 use muster::balancer::xds::Verdict;
 use serde_json::json;
 
 use crate::leader::{Leader, eventually};
-use crate::roster::published;
+use crate::roster::{published, published_with, settings};
 use crate::upstream::{
     Answer, BROKEN_PATH, ECHO_PATH, LATE_PATH, SILENT_PATH, SLOW_PATH, SLOW_PIECES, Upstream, fetch,
     fetch_with,
@@ -275,7 +276,9 @@ const SAID_BY_PROXIES: [&str; 28] = [
 async fn nothing_that_only_a_proxy_may_say_gets_in() {
     let Some(program) = program("nothing_that_only_a_proxy_may_say_gets_in") else { return };
     let upstream = Upstream::start("127.0.0.8").await;
-    let leader = Leader::start(Some(published(&[upstream.address], 1))).await;
+    // Without logs there is no id of Envoy's own, which would hide the client's.
+    let settings = EdgeSettings { log_from: None, ..settings() };
+    let leader = Leader::start(Some(published_with(&[upstream.address], 1, &settings))).await;
     let envoy = Envoy::start(&program, &[leader.address]);
     let edge = envoy.edge().await;
     answered_by(edge, &upstream).await;
