@@ -93,7 +93,7 @@ two_builds() {
   local container
   cargo build --locked --quiet -p muster
   container=$(docker create "$(setting MUSTER_NODE_TAG)")
-  docker cp --quiet "$container:/usr/local/bin/muster" "$CACHE/other-muster"
+  docker cp "$container:/usr/local/bin/muster" "$CACHE/other-muster" >/dev/null
   docker rm "$container" >/dev/null
   MUSTER_OTHER_BIN=$CACHE/other-muster timed versions cargo test --locked --quiet -p testbed --test versions -- --ignored
 }
