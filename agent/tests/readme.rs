@@ -105,6 +105,28 @@ fn every_make_target_named_exists() {
 }
 
 #[test]
+fn every_service_named_exists() {
+    let compose = read("compose.yaml");
+    let (_, services) = compose.split_once("\nservices:\n").unwrap();
+    let services: BTreeSet<&str> =
+        services.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':')).collect();
+    let command = Regex::new(r"docker compose (exec|run|kill|stop|start|ps|logs) ([^|#]*)").unwrap();
+    let mut named = 0;
+    for page in documents() {
+        let text = read(&page);
+        for found in quoted(&text).into_iter().flat_map(|code| command.captures_iter(code)) {
+            let words = found[2].split_whitespace().filter(|word| !word.starts_with('-'));
+            let most = if matches!(&found[1], "exec" | "run") { 1 } else { usize::MAX };
+            for service in words.take(most) {
+                assert!(services.contains(service), "{page}: there is no service {service} ({})", &found[0]);
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 10, "only {named} services found: the pattern is wrong");
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let mut wrong = Vec::new();
     for document in documents() {
