@@ -109,3 +109,33 @@ async fn a_node_that_comes_back_in_time_keeps_its_mark() -> anyhow::Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposed_leader_removes_nothing() -> anyhow::Result<()> {
+    let bed =
+        Testbed::builder().etcd(1).nodes(2).envoys(0).agent_arg(format!("--keep-marks={}", KEEP.as_secs()));
+    bed.run(async |bed| {
+        bed.agreement(SOON, &bed.up()).await?;
+        let former = bed.leader().await?;
+        bed.etcd.ctl(&["put", "/muster/marks/zz-nobody"], Some(MARK)).await?;
+        // Who lists a node that came after the mark has seen the mark.
+        bed.add_node().await?;
+        bed.agreement(SOON, &bed.up()).await?;
+        let began = Instant::now();
+        bed.node(former).pause()?;
+        eventually(SOON, "another leads", async || {
+            ensure!(bed.leader().await? != former, "not yet");
+            Ok(())
+        })
+        .await?;
+        // The time of the former one is over then, and that of its successor has begun later.
+        tokio::time::sleep_until((began + KEEP).into()).await;
+        bed.node(former).resume()?;
+        marked(bed, &[]).await?;
+        removed(bed, &["zz-nobody"]).await?;
+        let said = bed.node(former).said("mark removed: nobody has had its name for long")?;
+        ensure!(said.is_empty(), "{said:?}");
+        Ok(())
+    })
+    .await
+}
