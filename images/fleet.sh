@@ -52,7 +52,7 @@ fleet_up() {
   check_count "$nodes" "MUSTER_NODES in .env"
   ((count > 0)) || count=$nodes
   say_plain_volumes
-  remove_single_envoy
+  remove_stranded_envoys
   docker compose up -d --no-build --no-recreate --scale "nginx=$count" >"$CACHE/compose.log" 2>&1 || start_despite_paused ||
     fail "docker compose could not start the fleet: $(tail -n 3 "$CACHE/compose.log")"
   say "3/4 containers ($(since "$step"))"
@@ -74,6 +74,8 @@ fleet_scale() {
   url=$(edge_url)
   [[ -n $(containers -a nginx) ]] || fail "no fleet runs here: make up first"
   compose_is_there
+  tls_check
+  alone "make scale"
   started=$(seconds)
   docker compose up -d --no-build --no-deps --no-recreate --scale "nginx=$count" nginx >"$CACHE/compose.log" 2>&1 ||
     start_despite_paused nginx || fail "docker compose could not scale: $(tail -n 3 "$CACHE/compose.log")"
@@ -176,6 +178,7 @@ fleet_logs() {
 fleet_down() {
   local started ids
   started=$(seconds)
+  rm -f "$CACHE/roll-$PROJECT"
   mapfile -t ids < <(docker ps -q --filter "label=com.docker.compose.project=$PROJECT" --filter status=paused)
   ((${#ids[@]} == 0)) || timeout 2 docker unpause "${ids[@]}" >/dev/null || true
   # Nodes first, while etcd still takes their leave; more than a few seconds of it help nobody.
@@ -296,9 +299,12 @@ print_list() {
 # What `make up` leaves alone although a new start would look different.
 say_outdated() {
   local id reason
+  reason=$(tls_mismatch)
+  [[ -z $reason ]] || { say "$reason"; return; }
   hashes
   for id in $(containers ""); do
-    reason=$(why_outdated "$id")
+    # Some end meanwhile.
+    reason=$(why_outdated "$id" 2>/dev/null) || continue
     [[ -z $reason ]] || say "out of date: $(name_of "$id") ($reason); $(who_replaces "$id")"
   done
 }
@@ -311,11 +317,14 @@ who_replaces() {
   esac
 }
 
-# From before the second Envoy: it holds the port that `front` publishes now.
-remove_single_envoy() {
+# Envoys that cannot start any more: the single one of before, which holds the port that `front` publishes now, and those
+# that have joined a `front` that was removed.
+remove_stranded_envoys() {
   local old
   old=$(containers -a envoy)
   [[ -z $old ]] || { say "two Envoys stand behind one port now; the single one goes"; docker rm -f "$old" >/dev/null; }
+  [[ -z $(containers -a front) ]] || return 0
+  for old in $(containers -a envoy-a) $(containers -a envoy-b); do docker rm -f "$old" >/dev/null; done
 }
 
 # A registry from before TLS. Its members cannot be taken over, and nothing in it is missed.

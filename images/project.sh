@@ -9,7 +9,8 @@ PATIENCE=${MUSTER_PATIENCE:-60}
 # containers -a|"" [SERVICE]: ids of all or of the running ones, oldest first.
 containers() {
   local filters=(--filter "label=com.docker.compose.project=$PROJECT")
-  [[ -z ${2:-} ]] || filters+=(--filter "label=com.docker.compose.service=$2")
+  # One-off containers of `compose run` are nobody's service.
+  [[ -z ${2:-} ]] || filters+=(--filter "label=com.docker.compose.service=$2" --filter label=com.docker.compose.oneoff=False)
   [[ -z $1 ]] || filters+=("$1")
   docker ps -q "${filters[@]}" | tac
 }
@@ -79,11 +80,18 @@ settings_are_current() {
   local plan
   if [[ $2 == envoy-? ]]; then
     # The hash it carries is of the container whose network it joined, which `config --hash` does not know.
-    plan=$(docker compose up -d --dry-run --no-build --no-deps "$2" 2>&1)
+    plan=$(docker compose up -d --dry-run --no-build --no-deps "$2" 2>&1) || fail "compose cannot say whether $2 is current: $(tail -n 2 <<<"$plan")"
     [[ $plan != *Recreate* ]]
   else
     grep -qx "$2 $(docker inspect -f '{{index .Config.Labels "com.docker.compose.config-hash"}}' "$1")" <<<"$HASHES"
   fi
+}
+
+# alone WHAT: nobody else changes this project meanwhile. Held until the script ends.
+alone() {
+  mkdir -p "$CACHE"
+  exec 8>"$CACHE/change-$PROJECT.lock"
+  flock --nonblock 8 || fail "project $PROJECT is being changed by another make roll, scale or restore: $1 waits for nobody"
 }
 
 # envoy_ready SERVICE: it serves, as its own agent says.

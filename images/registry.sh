@@ -15,6 +15,8 @@ MEMBERS="etcd1 etcd2 etcd3"
 LOG=$CACHE/registry.log
 HELPER=
 VOLUME=
+# While etcd is stopped by us.
+STOPPED=
 
 main() {
   local file=${2:-}
@@ -36,18 +38,20 @@ main() {
 
 # By root's certificate: a snapshot is the whole database.
 backup() {
-  local file=${1:-$ROOT/muster-$(date -u +%Y%m%dT%H%M%SZ).db} started
+  local file=${1:-$ROOT/muster-$(date -u +%Y%m%dT%H%M%SZ).db} started endpoint
   started=$(seconds)
   [[ ! -e $file ]] || fail "$file is there already: another name, please"
   [[ -d ${file%/*} && -w ${file%/*} ]] || fail "${file%/*} is no directory that can be written"
+  endpoint=$(healthy_member)
   # A volume takes the owner of the image's own directory, so that the program may write there.
   VOLUME=$HELPER
-  compose run --name "$HELPER" --no-deps -T --volume "$VOLUME:/home/nonroot" --env ETCDCTL_ENDPOINTS="$(healthy_member)" \
+  compose run --name "$HELPER" --no-deps -T --volume "$VOLUME:/home/nonroot" --env ETCDCTL_ENDPOINTS="$endpoint" \
     etcd-root etcdctl snapshot save /home/nonroot/snapshot.db || fail "no snapshot could be taken: $(tail -n 3 "$LOG")"
-  (umask 077 && docker cp "$HELPER:/home/nonroot/snapshot.db" "$file.part" >/dev/null)
+  PART=$file.part
+  (umask 077 && docker cp "$HELPER:/home/nonroot/snapshot.db" "$PART" >/dev/null)
   # As docker cp leaves it, it belongs to the user in the container.
-  chmod 0600 "$file.part"
-  mv "$file.part" "$file"
+  chmod 0600 "$PART"
+  mv "$PART" "$file"
   say "backup: $(stat -c %s "$file") bytes in $file ($(since "$started"))"
 }
 
@@ -61,17 +65,24 @@ healthy_member() {
   fail "no member of etcd is healthy: docker compose ps"
 }
 
-# All members from the same file, each under its own name. The old data stays beside the new until the next restore.
+# All members from the same file, each under its own name, made beside the data in use; then all are exchanged at once. The
+# old data stays beside the new until the next restore.
 restore() {
   local file=$1 started member
   started=$(seconds)
   [[ -r $file && -f $file ]] || fail "$file cannot be read"
   [[ -n $(containers -a etcd1) ]] || fail "no fleet is here (project $PROJECT): make up, then make restore"
+  alone "make restore"
   looks_whole "$file"
+  for member in $MEMBERS; do prepare_member "$member" "$file"; done
   say "etcd stops; nginx and Envoy serve on with the last list"
+  STOPPED=yes
   compose stop --timeout 10 etcd1 etcd2 etcd3 || fail "etcd did not stop: $(tail -n 3 "$LOG")"
-  for member in $MEMBERS; do restore_member "$member" "$file"; done
+  for member in $MEMBERS; do
+    exchange "$member" || fail "$member: $(tail -n 1 "$LOG")"
+  done
   compose start etcd1 etcd2 etcd3 || fail "etcd did not start: $(tail -n 3 "$LOG")"
+  STOPPED=
   await_agreement
   say "restored: registry, files and Envoy agree ($(since "$started"))"
 }
@@ -84,13 +95,31 @@ looks_whole() {
   docker rm -f "$HELPER" >/dev/null
 }
 
-# restore_member MEMBER FILE
-restore_member() {
+# prepare_member MEMBER FILE: while it runs on with its own.
+prepare_member() {
   local volume=${PROJECT}_$1-tls
-  in_volume "$volume" rm -rf /home/nonroot/restored
-  try_restore "$volume" "$2" "$1" /home/nonroot/restored || fail "$1 could not be restored, its old data is where it was: $(tail -n 3 "$LOG")"
+  in_volume "$volume" rm -rf /home/nonroot/restored /home/nonroot/before || fail "the volume $volume: $(tail -n 1 "$LOG")"
+  try_restore "$volume" "$2" "$1" /home/nonroot/restored || fail "$1 could not be prepared, and nothing was changed: $(tail -n 3 "$LOG")"
   docker rm -f "$HELPER" >/dev/null
-  in_volume "$volume" sh -c 'rm -rf /home/nonroot/before && if [ -e /home/nonroot/data ]; then mv /home/nonroot/data /home/nonroot/before; fi && mv /home/nonroot/restored /home/nonroot/data'
+}
+
+# exchange MEMBER: one without data has lost it.
+exchange() {
+  in_volume "${PROJECT}_$1-tls" sh -c 'cd /home/nonroot && { [ ! -e data ] || mv data before; } && mv restored data'
+}
+
+# What was exchanged goes back, and etcd starts again: on every way out but the good one.
+undo() {
+  local member
+  [[ -n $STOPPED ]] || return 0
+  say "the restore did not come to its end: etcd starts with the data it had"
+  compose stop --timeout 10 etcd1 etcd2 etcd3 || true
+  for member in $MEMBERS; do
+    in_volume "${PROJECT}_$member-tls" sh -c \
+      'cd /home/nonroot && { [ ! -e before ] || { rm -rf restored && { [ ! -e data ] || mv data restored; } && mv before data; }; }' ||
+      warn "$member: its data is in the directory \"before\" of the volume ${PROJECT}_$member-tls"
+  done
+  compose start etcd1 etcd2 etcd3 || warn "etcd did not start: make up"
 }
 
 # try_restore VOLUME FILE MEMBER DIRECTORY: with the program of the member's own image, and no network.
@@ -111,7 +140,7 @@ in_volume() {
   local volume=$1
   shift
   docker run --rm --network none --user 65532:65532 --cap-drop ALL --volume "$volume:/home/nonroot" \
-    "$(setting MUSTER_FRONT_TAG)" "$@" >>"$LOG" 2>&1 || fail "the volume $volume: $(tail -n 1 "$LOG")"
+    "$(setting MUSTER_FRONT_TAG)" "$@" >>"$LOG" 2>&1
 }
 
 await_agreement() {
@@ -119,7 +148,7 @@ await_agreement() {
   node=$(awake_node)
   [[ -n $node ]] || { say "no node runs that could be asked"; return; }
   # A restored registry is another history: every node registers again, and short lists are held back meanwhile.
-  timeout $((PATIENCE + 30)) docker exec "$node" muster verify --wait "$PATIENCE" >>"$LOG" 2>&1 ||
+  timeout --foreground $((PATIENCE + 30)) docker exec "$node" muster verify --wait "$PATIENCE" >>"$LOG" 2>&1 ||
     fail "registry, files and Envoy do not agree after $PATIENCE s: make verify names the differences"
 }
 
@@ -127,6 +156,8 @@ compose() { docker compose "$@" >>"$LOG" 2>&1 </dev/null; }
 
 clean_up() {
   trap '' INT TERM HUP
+  undo
+  [[ -z ${PART:-} ]] || rm -f "$PART"
   [[ -z $HELPER ]] || docker rm -f "$HELPER" >/dev/null 2>&1 || true
   [[ -z $VOLUME ]] || docker volume rm "$VOLUME" >/dev/null 2>&1 || true
 }

@@ -26,8 +26,7 @@ main() {
   mkdir -p "$CACHE"
   # When it began, and with how many nodes: a run that was interrupted goes on with both.
   STATE=$CACHE/roll-$PROJECT
-  exec 8>"$CACHE/roll-$PROJECT.lock"
-  flock --nonblock 8 || fail "another make roll of project $PROJECT is at work"
+  alone "make roll"
   tls_settings
   # For `list`.
   url=$(edge_url)
@@ -56,6 +55,7 @@ ready_to_roll() {
   local paused
   need curl=curl
   compose_is_there
+  tls_check
   docker compose config --quiet || fail "compose.yaml or .env does not hold together, see above"
   [[ -n $(containers "" nginx) && -n $(containers "" front) ]] || fail "no fleet runs here (project $PROJECT): make up"
   # Compose starts nothing beside a paused container.
@@ -68,11 +68,13 @@ ready_to_roll() {
 
 # An interruption leaves one node more than there were, and nothing else is taken for one.
 remember_size() {
-  local count
+  local count began before all
   count=$(containers "" nginx | wc -l)
-  if [[ ! -s $STATE ]] || (($(cut -d' ' -f2 "$STATE") != count && $(cut -d' ' -f2 "$STATE") + 1 != count)); then
-    echo "$(date -u +%Y-%m-%dT%H:%M:%S.%NZ) $count" >"$STATE"
+  if read -r began before all <"$STATE" 2>/dev/null && [[ -n $began && $all == "${ALL:-no}" ]] &&
+    ((before == count || before + 1 == count)); then
+    return
   fi
+  echo "$(date -u +%Y-%m-%dT%H:%M:%S.%NZ) $count ${ALL:-no}" >"$STATE"
 }
 
 renew_inputs() {
@@ -93,6 +95,7 @@ one_shot() {
 roll_nodes() {
   local wanted node
   wanted=$(cut -d' ' -f2 "$STATE")
+  read_marks
   while :; do
     settle_ended
     node=$(next_node)
@@ -102,22 +105,31 @@ roll_nodes() {
   finish_size "$wanted"
 }
 
-# Nodes that have ended: Compose would start an old one where a new one is meant.
+# Nodes that have ended: Compose would start them where a new one is meant.
 settle_ended() {
   local id
   for id in $(docker ps -aq --filter "label=com.docker.compose.project=$PROJECT" \
     --filter label=com.docker.compose.service=nginx --filter status=exited --filter status=created --filter status=dead); do
-    [[ -n $(why_outdated "$id") ]] || continue
-    say "  $(name_of "$id") has ended and is out of date: removed"
-    docker rm -f "$id" >/dev/null
+    say "  $id has ended: removed (make scale brings back the number)"
+    docker rm -f "$id" >/dev/null || true
   done
 }
+
+# Nodes that somebody took out by hand: they are routed to by nobody, and that is meant.
+read_marks() {
+  MARKED=$(docker exec "$(containers "" etcd1)" etcdctl get --prefix /muster/marks/ --keys-only 2>>"$LOG" | sed -n 's|^/muster/marks/||p') ||
+    MARKED=$(docker exec "$(containers "" etcd2)" etcdctl get --prefix /muster/marks/ --keys-only 2>>"$LOG" | sed -n 's|^/muster/marks/||p') ||
+    fail "etcd does not say which nodes are drained by hand: make check"
+}
+
+is_marked() { grep -qxF "$1" <<<"$MARKED"; }
 
 # The next one to be replaced, who leads last; empty when there is none.
 next_node() {
   local id leader last=
   leader=$(list | leader_of || true)
   for id in $(containers "" nginx); do
+    ! is_marked "$id" || continue
     [[ -n $(why_outdated "$id") ]] || continue
     [[ $id == "$leader" ]] || { echo "$id"; return; }
     last=$id
@@ -127,28 +139,29 @@ next_node() {
 
 # replace_node OLD WANTED
 replace_node() {
-  local old=$1 before id code why
+  local old=$1 before id code why started=yes
   why=$(why_outdated "$old")
   before=$(containers -a nginx)
   if (($(containers "" nginx | wc -l) <= $2)); then
-    compose up -d --no-build --no-deps --no-recreate --scale "nginx=$(($(wc -w <<<"$before") + 1))" nginx ||
-      fail "no further node could be started: $(tail -n 3 "$LOG")"
+    compose up -d --no-build --no-deps --no-recreate --scale "nginx=$(($(wc -w <<<"$before") + 1))" nginx || started=
     FRESH=$(containers -a nginx | grep -vxF "$before" || true)
+    [[ -n $started ]] || fail "no further node could be started: $(tail -n 3 "$LOG")"
   fi
   # Whoever is new, from this run or from one that was interrupted, must be routed to before an old one goes.
-  for id in $(containers "" nginx) $FRESH; do
+  for id in $(containers "" nginx | grep -vxF "${FRESH:-none}" || true) $FRESH; do
+    ! is_marked "$id" || continue
     [[ -z $(why_outdated "$id") ]] || continue
     code=0
     routed_to "$id" || code=$?
     ((code != 1)) || came_not_up "$id" "$old"
     # Ended by somebody else: that proves nothing about what it is made of.
-    ((code == 0)) || { forget_fresh; return 0; }
+    ((code == 0)) || { [[ $id != "$FRESH" ]] || FRESH=; return 0; }
   done
   FRESH=
   # It may have been ended meanwhile, by somebody else.
   docker stop "$old" >/dev/null 2>>"$LOG" || true
   docker rm -f "$old" >/dev/null 2>>"$LOG" || true
-  say "  ${old} $why, replaced"
+  say "  $old $why, replaced"
   ROLLED=$((ROLLED + 1))
 }
 
@@ -173,16 +186,22 @@ came_not_up() {
 
 # As many as there were: fewer after nodes were killed meanwhile, more after an interruption.
 finish_size() {
-  local count id
+  local count id marked=0
   count=$(containers "" nginx | wc -l)
   if ((count < $1)); then
     compose up -d --no-build --no-deps --no-recreate --scale "nginx=$1" nginx || fail "back to $1 nodes: $(tail -n 3 "$LOG")"
   fi
   for id in $(containers "" nginx | tail -n +$(($1 + 1))); do
-    docker stop "$id" >/dev/null
-    docker rm "$id" >/dev/null
+    docker stop "$id" >/dev/null 2>>"$LOG" || true
+    docker rm -f "$id" >/dev/null 2>>"$LOG" || true
   done
-  in_a_node wait --count "$1" --timeout "$PATIENCE" || fail "$(containers "" nginx | wc -l) nodes run, and not $1 of them are routed to after $PATIENCE s: make check"
+  for id in $(containers "" nginx); do
+    is_marked "$id" || continue
+    marked=$((marked + 1))
+    [[ -z $(why_outdated "$id") ]] || say "  $id is drained by hand and left as it is: muster resume, then make roll again"
+  done
+  in_a_node wait --count "$(($1 - marked))" --timeout "$PATIENCE" ||
+    fail "$(containers "" nginx | wc -l) nodes run, and not $(($1 - marked)) of them are routed to after $PATIENCE s: make check"
 }
 
 roll_envoys() {
@@ -197,7 +216,8 @@ roll_envoy() {
   why="does not run"
   [[ -z $id ]] || why=$(why_outdated "$id")
   [[ -n $why ]] || return 0
-  envoy_ready "$2" || fail "$1 $why, and $2 is not ready to serve alone: docker compose logs $2"
+  [[ -n $id || -n $(containers "" "$2") ]] || fail "neither Envoy runs, so there is nothing to be lost: make up"
+  envoy_ready "$2" || fail "$1: $why, and $2 is not ready to serve alone: docker compose logs $2"
   say "  $1: $why, replaced"
   # Compose sees no change in a file that is mounted.
   compose up -d --no-build --no-deps --force-recreate "$1" || fail "$1 could not be started, $2 serves: $(tail -n 3 "$LOG")"
@@ -222,7 +242,7 @@ roll_members() {
     [[ -z $id ]] || why=$(why_outdated "$id")
     [[ -n $why ]] || continue
     # Of three, one may be away, and that is this one.
-    all_healthy "${MEMBERS/$member/}" || fail "$member $why, and not every other member is healthy: docker compose ps"
+    all_healthy "${MEMBERS/$member/}" || fail "$member: $why, and not every other member is healthy: docker compose ps"
     say "  $member: $why, replaced"
     compose up -d --no-build --no-deps --force-recreate "$member" || fail "$member could not be started: $(tail -n 3 "$LOG")"
     all_healthy "$MEMBERS" ||
@@ -253,14 +273,17 @@ in_a_node() {
   local node
   node=$(awake_node)
   [[ -n $node ]] || return 1
-  timeout $((PATIENCE + 10)) docker exec "$node" muster "$@" >>"$LOG" 2>&1
+  # In the foreground, so that Ctrl-C reaches it.
+  timeout --foreground $((PATIENCE + 10)) docker exec "$node" muster "$@" >>"$LOG" 2>&1
 }
 
 compose() { docker compose "$@" >>"$LOG" 2>&1 </dev/null; }
 
+# It may be routed to already, and then has to leave as all do.
 forget_fresh() {
-  [[ -z $FRESH ]] || docker rm -f "$FRESH" >/dev/null 2>&1 || true
-  FRESH=
+  [[ -n $FRESH ]] || return 0
+  docker stop "$FRESH" >/dev/null 2>&1 || true
+  docker rm -f "$FRESH" >/dev/null 2>&1 || true
 }
 
 main "$@"

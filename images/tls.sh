@@ -50,15 +50,24 @@ tls_file() {
   echo "$path"
 }
 
+# tls_mismatch: how what runs differs from what is asked for; empty when it does not, or nothing runs.
+tls_mismatch() {
+  local front
+  front=$(containers "" front)
+  [[ -n $front ]] || return 0
+  if [[ -n $(docker port "$front" 8443/tcp 2>/dev/null) ]]; then
+    tls_is_wanted || echo "a fleet with TLS runs: give MUSTER_TLS_CERT and MUSTER_TLS_KEY as when it was started; to turn it off, make down, then make up"
+  else
+    ! tls_is_wanted || echo "a fleet without TLS runs: to turn it on, make down, then make up"
+  fi
+}
+
 # Before anything starts: an Envoy without a certificate refuses every handshake, and hardly says why.
 tls_check() {
-  local front runs="" wanted=""
-  # What runs is left as it is, and would be asked in the wrong way.
-  front=$(containers "" front)
-  [[ -z $front || -z $(docker port "$front" 8443/tcp 2>/dev/null) ]] || runs=yes
-  ! tls_is_wanted || wanted=yes
-  [[ -z $front || $runs == "$wanted" ]] || fail "a fleet ${runs:+with}${wanted:+without} TLS runs: make down, then make up"
-  [[ -n $wanted ]] || return 0
+  local mismatch
+  mismatch=$(tls_mismatch)
+  [[ -z $mismatch ]] || fail "$mismatch"
+  tls_is_wanted || return 0
   [[ $(setting MUSTER_TLS_PORT) != "$(setting MUSTER_PORT)" ]] || fail "MUSTER_TLS_PORT and MUSTER_PORT must differ"
   tls_check_file MUSTER_TLS_CERT "$TLS_CERT" "sudo chmod a+r '$TLS_CERT'"
   tls_check_file MUSTER_TLS_KEY "$TLS_KEY" "sudo chgrp $ENVOY_UID '$TLS_KEY' && sudo chmod u=rw,g=r,o= '$TLS_KEY'"

@@ -74,6 +74,7 @@ fn the_list_follows_whatever_happens_to_the_fleet() {
     edge::the_namespace_dies(&fleet);
     roll::everything_is_replaced_but_the_front(&fleet);
     roll::what_does_not_come_up_replaces_nobody(&fleet);
+    roll::a_node_drained_by_hand_is_left_alone(&fleet);
     roll::an_interrupted_roll_is_finished_by_the_next(&fleet);
     roll::nodes_may_be_killed_meanwhile(&fleet);
     backup::a_backup_brings_back_what_was_lost(&fleet);
@@ -185,6 +186,10 @@ fn inspection_works_as_typed(fleet: &Fleet) {
     let status = fleet.docker(["exec", &node.id, "muster", "status"]);
     assert!(status.contains("3/3 files agree"), "{status}");
     fleet.docker(["exec", &node.id, "muster", "healthcheck"]);
+    for target in ["status", "verify", "check"] {
+        fleet.make_says(&[target], &[]);
+    }
+    fleet.make_says(&["muster", "ARGS=events --since 10m"], &[]);
 }
 
 fn the_edge_refuses_what_it_should(fleet: &Fleet) {

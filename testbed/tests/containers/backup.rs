@@ -4,7 +4,7 @@ use std::fs;
 
 use super::STARTED;
 use super::clients::{Clients, Manners};
-use super::engine::Fleet;
+use super::engine::{Fleet, eventually};
 
 pub fn a_backup_brings_back_what_was_lost(fleet: &Fleet) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -34,9 +34,23 @@ pub fn a_backup_brings_back_what_was_lost(fleet: &Fleet) {
     );
     assert!(!marks().contains("absent"), "etcd was not touched");
 
+    // The image that works on the volumes is not there.
+    let said = fleet
+        .make_fails(&["restore", &format!("FILE={file}")], &[("MUSTER_FRONT_TAG", "muster/no-such:image")]);
+    assert!(said.contains("the volume"), "{said}");
+    fleet.agrees("a restore that could not begin", 3, STARTED);
     fleet.make(&["restore", &format!("FILE={file}")], &[]);
-    clients.lost_nothing("a restore of etcd");
     assert!(marks().contains("absent"), "the mark is back");
-    fleet.agrees("restored", 3, STARTED);
     fleet.as_root(&["del", "/muster/marks/absent"]);
+
+    let mut restore = fleet.making(&["restore", &format!("FILE={file}")], &[]).spawn().expect("make starts");
+    eventually("etcd to be stopped", STARTED, || {
+        let state = fleet.docker(["inspect", "-f", "{{.State.Status}}", &fleet.service("etcd1")]);
+        if state.trim() == "running" { Err("it runs".to_owned()) } else { Ok(()) }
+    });
+    fleet.signal_script(restore.id(), "images/registry.sh");
+    assert!(!restore.wait().expect("it ends").success(), "an interrupted restore is no success");
+    fleet.agrees("an interrupted restore", 3, STARTED);
+    assert!(!marks().contains("absent"), "etcd has what it had");
+    clients.lost_nothing("restores of etcd");
 }

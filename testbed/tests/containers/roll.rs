@@ -39,6 +39,19 @@ pub fn what_does_not_come_up_replaces_nobody(fleet: &Fleet) {
     fleet.agrees("healed by the next roll", NODES, STARTED);
 }
 
+/// Nobody undoes what an operator did: neither by replacing the node nor by waiting for it.
+pub fn a_node_drained_by_hand_is_left_alone(fleet: &Fleet) {
+    let drained = fleet.follower();
+    fleet.docker(["exec", &drained.id, "muster", "drain", &drained.id, "--yes", "--wait"]);
+    let said = fleet.make_says(&["roll"], &[ALL]);
+    assert!(said.contains(&format!("{} is drained by hand and left as it is", drained.id)), "{said}");
+    let nodes = fleet.nodes();
+    assert_eq!(nodes.len(), NODES);
+    assert!(nodes.contains(&drained), "it was replaced");
+    fleet.docker(["exec", &drained.id, "muster", "resume", &drained.id, "--yes", "--wait"]);
+    fleet.agrees("resumed", NODES, STARTED);
+}
+
 /// Another run finishes what one began, with as many nodes as there were.
 pub fn an_interrupted_roll_is_finished_by_the_next(fleet: &Fleet) {
     let before: BTreeSet<String> = fleet.nodes().into_iter().map(|node| node.id).collect();
@@ -55,9 +68,9 @@ pub fn an_interrupted_roll_is_finished_by_the_next(fleet: &Fleet) {
     assert!(fleet.nodes().iter().all(|node| !before.contains(&node.id)), "every node is another one");
 }
 
-/// Killed nodes are replaced like all others, and clients that ask again notice nothing.
+/// Killed nodes are replaced like all others, and clients notice nothing.
 pub fn nodes_may_be_killed_meanwhile(fleet: &Fleet) {
-    let clients = Clients::start(fleet.edge(), Manners::AskAgain);
+    let clients = Clients::start(fleet.edge(), Manners::AskOnce);
     let mut roll = fleet.making(&["roll"], &[ALL]).spawn().expect("make starts");
     for _ in 0..2 {
         let known: BTreeSet<String> = fleet.nodes().into_iter().map(|node| node.id).collect();

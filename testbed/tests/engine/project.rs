@@ -58,6 +58,18 @@ impl Fleet {
         assert!(status.success(), "make {args:?} {variables:?}: {status}");
     }
 
+    /// What it says.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn make_says(&self, args: &[&str], variables: &[(&str, &str)]) -> String {
+        step(&format!("make {}", args.join(" ")));
+        let output = self.making(args, variables).stderr(Stdio::piped()).output().expect("make starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "make {args:?} {variables:?}: {said}");
+        said
+    }
+
     /// What it says when it has to fail.
     ///
     /// # Panics
