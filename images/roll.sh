@@ -70,7 +70,7 @@ ready_to_roll() {
 remember_size() {
   local count began before all
   count=$(containers "" nginx | wc -l)
-  if read -r began before all <"$STATE" 2>/dev/null && [[ -n $began && $all == "${ALL:-no}" ]] &&
+  if [[ -s $STATE ]] && read -r began before all <"$STATE" && [[ -n $began && $all == "${ALL:-no}" ]] &&
     ((before == count || before + 1 == count)); then
     return
   fi
