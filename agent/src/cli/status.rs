@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::survey::{Access, File, Line, Survey, state};
-use super::{DIFFERENT, FINE, UNKNOWN};
+use super::{DIFFERENT, FINE, unanswered};
 use crate::config::{StatusFlags, StatusOutput};
 use crate::registry::operator::{leases_left, members_that_answer};
 
@@ -54,13 +54,16 @@ async fn show(flags: &StatusFlags, access: &Access, before: &str) -> Result<u8> 
     let (survey, left) = match survey {
         Ok(found) => found,
         Err(error) => {
+            let fleet = &flags.fleet.registry.fleet;
+            let mut out = std::io::stdout();
             if flags.output == StatusOutput::Json {
-                let unknown = json!({ "schema": 1, "ok": false, "fleet": flags.fleet.registry.fleet,
-                    "error": error.to_string() });
-                writeln!(std::io::stdout(), "{unknown}")?;
+                let unknown = json!({ "schema": 1, "ok": false, "fleet": fleet, "error": error.to_string() });
+                writeln!(out, "{before}{unknown}")?;
+            } else if !before.is_empty() {
+                // What was drawn before is not known to be so any more.
+                writeln!(out, "{before}fleet {fleet}: unknown, the registry does not answer: {error}")?;
             }
-            tracing::error!(%error, "the registry does not answer: nothing can be said");
-            return Ok(UNKNOWN);
+            return Ok(unanswered(&error));
         }
     };
     let beside = Beside { answering, members: members.len(), left };
