@@ -245,13 +245,17 @@ fn a_bad_value_is_named_and_an_address_outside_is_refused() {
         ("\"0.1.0\"", "\"\\u202e\""),
         ("\"0.1.0\"", "\"\\n\""),
         ("serving", "SERVING"),
+        ("serving", "\\u001b[2J\\u202e"),
         ("2026-11-20", "yesterday"),
         ("{", "\u{feff}{"),
         ("}", ""),
     ] {
         let value = text.replacen(from, to, 1);
         assert_ne!(value, text, "{from}");
-        assert!(matches!(reason(value.as_bytes(), 1), RejectionReason::Unreadable(_)), "{from} -> {to}");
+        let reason = reason(value.as_bytes(), 1);
+        assert!(matches!(reason, RejectionReason::Unreadable(_)), "{from} -> {to}");
+        // It is shown on terminals, and the parser quotes.
+        assert!(reason.to_string().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{reason:?}");
     }
     let other = text.replace("0000000000000001", "0000000000000002");
     assert_eq!(reason(other.as_bytes(), 1), RejectionReason::Misnamed);

@@ -7,7 +7,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use testbed::process::Output;
 use testbed::{Testbed, eventually};
 
@@ -36,6 +37,12 @@ async fn expect(bed: &Testbed, words: &[&str], code: i32, says: &[&str]) -> anyh
         return outcome(bed, words, code, says).await;
     }
     eventually(SOON, "a command says it", async || outcome(bed, words, code, says).await).await
+}
+
+/// What the leader writes its records under: the create revision of its candidate key.
+async fn term(bed: &Testbed) -> anyhow::Result<i64> {
+    let candidates = bed.etcd.get_prefix("/muster/leader/").await?.keys;
+    candidates.iter().map(|key| key.create_revision).min().context("nobody leads")
 }
 
 async fn document(bed: &Testbed, words: &[&str], code: i32, name: &str) -> anyhow::Result<Value> {
@@ -109,6 +116,9 @@ async fn a_node_is_taken_out_and_let_in_again() -> anyhow::Result<()> {
             expect(bed, &["drain", &last, "--force"], 0, &["withdrawn"]).await?;
             expect(bed, &["drain", &node, "--force", "--wait"], 0, &["withdrawn"]).await?;
             expect(bed, &["check"], 3, &["docs/checks.md#no-node-serves"]).await?;
+            expect(bed, &["status"], 3, &["nobody is routed to", "1/1 envoys in sync"]).await?;
+            let status = document(bed, &["status", "-o", "json"], 3, "status").await?;
+            ensure!(status["ok"] == false, "{status}");
             eventually(SOON, "the history tells of the marks", async || {
                 let events = expect(bed, &["events"], 0, &[]).await?;
                 let marked = events.lines().filter(|line| line.contains(" marked ")).count();
@@ -166,7 +176,8 @@ async fn each_planted_difference_is_found() -> anyhow::Result<()> {
             bed.etcd.ctl(&["put", "--lease", &lease, ghost, &value], None).await?;
             let found = expect(bed, &["verify", "--wait", "1"], 3, &["ghost: it serves no list"]).await?;
             ensure!(found.contains("1 differences"), "{found}");
-            expect(bed, &["check"], 3, &["docs/checks.md#file-unreadable"]).await?;
+            let hints = ["docs/checks.md#file-unreadable", "docs/checks.md#node-does-not-answer"];
+            expect(bed, &["check"], 3, &hints).await?;
             bed.etcd.ctl(&["del", ghost], None).await?;
             expect(bed, &["verify", "--wait", "10"], 0, &[]).await?;
 
@@ -174,6 +185,7 @@ async fn each_planted_difference_is_found() -> anyhow::Result<()> {
             bed.etcd.ctl(&["put", "/muster/nodes/garbage", "<script>"], None).await?;
             expect(bed, &["verify", "--wait", "1"], 3, &["key of nobody's", "garbage"]).await?;
             expect(bed, &["check"], 3, &["docs/checks.md#keys-that-say-nothing"]).await?;
+            expect(bed, &["status"], 3, &["1 entries under /muster", "garbage"]).await?;
             document(bed, &["verify", "--wait", "0", "-o", "json"], 3, "verify").await?;
             document(bed, &["check", "-o", "json"], 3, "check").await?;
             bed.etcd.ctl(&["del", "/muster/nodes/garbage"], None).await?;
@@ -181,31 +193,116 @@ async fn each_planted_difference_is_found() -> anyhow::Result<()> {
             // A file that is behind: its agent is frozen, its nginx is not.
             let behind = bed.follower().await?;
             let name = bed.node(behind).name.clone();
-            bed.node(behind).signal_agent(nix::sys::signal::Signal::SIGSTOP)?;
+            bed.node(behind).signal_agent(Signal::SIGSTOP)?;
             let other = bed.node(if behind == 1 { 2 } else { 1 }).name.clone();
             expect(bed, &["drain", &other], 0, &[]).await?;
             expect(bed, &["verify", "--wait", "1"], 3, &[&format!("{name}: its file differs"), "other states"]).await?;
             expect(bed, &["status"], 3, &["differs @"]).await?;
             expect(bed, &["check"], 3, &["docs/checks.md#file-differs"]).await?;
-            bed.node(behind).signal_agent(nix::sys::signal::Signal::SIGCONT)?;
+            bed.node(behind).signal_agent(Signal::SIGCONT)?;
             expect(bed, &["verify", "--wait", "15"], 0, &[]).await?;
 
             // An Envoy that is behind, and one that refuses, as the leader would write of them: one that is only frozen
             // counts as gone after three seconds.
-            for (rejection, says, hint) in [
-                ("null", "envoy slow is behind", "docs/checks.md#envoy-behind"),
-                ("\"no such cluster\"", "envoy slow rejected its configuration: no such cluster", "docs/checks.md#envoy-rejects"),
+            let current = bed.node(bed.leader().await?).list().await?.says.digest;
+            let rejected = "envoy slow rejected its configuration: no such cluster";
+            for (digest, rejection, says, hint, in_sync) in [
+                ("0000000000000000", None, "envoy slow is behind", "docs/checks.md#envoy-behind", "1/2 envoys in sync"),
+                ("0000000000000000", Some("no such cluster"), rejected, "docs/checks.md#envoy-rejects", "1/2 envoys in sync"),
+                // What it rejected was no list.
+                (&current, Some("no such cluster"), rejected, "docs/checks.md#envoy-rejects", "2/2 envoys in sync"),
             ] {
-                let record = format!(r#"{{"v":1,"connected":true,"through":1,"digest":"0000000000000000","rejection":{rejection},"writer":1}}"#);
-                bed.etcd.ctl(&["put", "/muster/envoys/slow", &record], None).await?;
+                let writer = term(bed).await?;
+                let record = json!({"v": 1, "connected": true, "through": 1, "digest": digest, "rejection": rejection, "writer": writer});
+                bed.etcd.ctl(&["put", "/muster/envoys/slow", &record.to_string()], None).await?;
                 expect(bed, &["verify", "--wait", "0"], 3, &[says]).await?;
                 expect(bed, &["check"], 3, &[hint]).await?;
-                expect(bed, &["status"], 3, &["1/2 envoys in sync"]).await?;
+                expect(bed, &["status"], 3, &[in_sync, says]).await?;
             }
+            // All is well with this one, says a leader that nobody remembers.
+            let record = json!({"v": 1, "connected": true, "through": 1, "digest": current, "writer": 1});
+            bed.etcd.ctl(&["put", "/muster/envoys/slow", &record.to_string()], None).await?;
+            let unmet = "envoy slow is not connected to the one that leads";
+            expect(bed, &["verify", "--wait", "0"], 4, &[unmet]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#envoy-not-connected"]).await?;
+            expect(bed, &["status"], 3, &["1/1 envoys in sync", unmet]).await?;
             bed.etcd.ctl(&["del", "/muster/envoys/slow"], None).await?;
             // No time at all is never enough.
             expect(bed, &["resume", &other, "--wait", "0"], 5, &["not acknowledged"]).await?;
             expect(bed, &["verify", "--wait", "15"], 0, &[]).await?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envoy_that_is_gone_is_named_until_its_record_is() -> anyhow::Result<()> {
+    Testbed::builder()
+        .nodes(2)
+        .envoys(2)
+        .ttl(LONG)
+        .run(async |bed| {
+            expect(bed, &["check", "--wait", "20"], 0, &["checks passed"]).await?;
+            let [stays, goes] = bed.envoys() else { anyhow::bail!("two Envoys") };
+            goes.kill().await?;
+            let said = format!("envoy {} is not connected", goes.id());
+            expect(bed, &["status"], 3, &["1/1 envoys in sync", &said]).await?;
+            expect(bed, &["verify", "--wait", "0"], 4, &[&said]).await?;
+            expect(bed, &["check"], 3, &[&goes.id(), "docs/checks.md#envoy-not-connected"]).await?;
+            let status = document(bed, &["status", "-o", "json"], 3, "status").await?;
+            let connected: Vec<(&Value, &Value)> = status["envoys"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|one| (&one["id"], &one["connected"]))
+                .collect();
+            ensure!(
+                connected == [(&json!(stays.id()), &json!(true)), (&json!(goes.id()), &json!(false))],
+                "{status}"
+            );
+
+            // The last one, and what is said of a fleet that has none.
+            stays.kill().await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#no-envoy", &stays.id()]).await?;
+            expect(bed, &["status"], 3, &["no Envoy is connected to the leader"]).await?;
+            stays.start()?;
+
+            // Gone for good, as the hint says: nobody writes it again.
+            bed.etcd.ctl(&["del", &format!("/muster/envoys/{}", goes.id())], None).await?;
+            expect(bed, &["check", "--wait", "20"], 0, &["checks passed"]).await?;
+            expect(bed, &["drain", &bed.node(1).name, "--wait"], 0, &["every envoy has acknowledged it"])
+                .await?;
+            expect(bed, &["verify", "--wait", "10"], 0, &["everybody agrees: 2 nodes, 1 envoys"]).await?;
+            expect(bed, &["status"], 0, &["1/1 envoys in sync"]).await?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_nobody_leads_and_one_without_an_envoy_are_not_well() -> anyhow::Result<()> {
+    Testbed::builder()
+        .etcd(1)
+        .nodes(2)
+        .envoys(0)
+        .ttl(LONG)
+        .run(async |bed| {
+            bed.lists_agree(SOON, &bed.up()).await?;
+            expect(bed, &["status"], 3, &["2/2 files agree", "no Envoy is connected to the leader"]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#no-envoy"]).await?;
+            expect(bed, &["verify", "--wait", "0"], 4, &["no Envoy is connected to the leader"]).await?;
+
+            // Agents that stand still do not put themselves in line again.
+            for node in bed.nodes() {
+                node.signal_agent(Signal::SIGSTOP)?;
+            }
+            bed.etcd.ctl(&["del", "--prefix", "/muster/leader/"], None).await?;
+            expect(bed, &["status"], 3, &["no leader"]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#nobody-leads"]).await?;
+            for node in bed.nodes() {
+                node.signal_agent(Signal::SIGCONT)?;
+            }
+            expect(bed, &["wait", "--leader", "--count", "2"], 0, &["after"]).await?;
             Ok(())
         })
         .await

@@ -11,6 +11,12 @@ const SOON: Duration = Duration::from_secs(30);
 /// A lease that plays no part within a test.
 const LONG: Duration = Duration::from_secs(20);
 
+/// Events that the registry keeps, and how many more there may be before the oldest go.
+const KEPT: usize = 10_000;
+const SURPLUS: usize = 100;
+/// Events that a node serves.
+const SERVED: usize = 200;
+
 /// Revision, event and instance.
 type Line = (i64, String, String);
 
@@ -211,4 +217,61 @@ async fn compact(bed: &Testbed) -> anyhow::Result<()> {
     let newest = bed.etcd.get_prefix("/muster/nodes/").await?.revision;
     bed.etcd.ctl(&["compact", &newest.to_string()], None).await?;
     Ok(())
+}
+
+/// Writes events of long ago, which stand before every other: the keys.
+async fn plant(bed: &Testbed, count: usize) -> anyhow::Result<Vec<String>> {
+    let mut planted = Vec::new();
+    for hundred in 0..count / 100 {
+        let mut puts = String::from("\n");
+        for n in 0..100 {
+            let revision = hundred + 1;
+            let key = format!("/muster/history/{revision:020}-{n:02}");
+            let value = serde_json::json!({
+                "v": 1, "revision": revision, "at": "2026-11-21T10:00:00Z", "event": "marked",
+                "node": format!("planted-{hundred}-{n}"), "instance": "", "ip": null, "reason": "",
+            });
+            puts += &format!("put {key} '{value}'\n");
+            planted.push(key);
+        }
+        bed.etcd.ctl(&["txn"], Some(format!("{puts}\n\n").as_bytes())).await?;
+    }
+    Ok(planted)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_of_too_many_go_and_nodes_serve_the_newest() -> anyhow::Result<()> {
+    Testbed::builder()
+        .etcd(1)
+        .nodes(0)
+        .envoys(0)
+        .ttl(LONG)
+        .run(async |bed| {
+            let planted = plant(bed, KEPT + 2 * SURPLUS).await?;
+            ensure!(bed.etcd.get_prefix("/muster/history/").await?.keys.len() == planted.len());
+            bed.add_node().await?;
+            let kept = eventually(SOON, "the oldest are gone", async || {
+                let kept = bed.etcd.get_prefix("/muster/history/").await?.keys;
+                let own = kept.iter().filter(|key| !planted.contains(&key.key)).count();
+                ensure!(own >= 2, "the node has not joined and led yet");
+                ensure!((KEPT..=KEPT + SURPLUS).contains(&kept.len()), "{} are kept", kept.len());
+                let gone = planted.len() + own - kept.len();
+                ensure!(kept[0].key == planted[gone], "{} is the oldest, not {}", kept[0].key, planted[gone]);
+                Ok(kept)
+            })
+            .await?;
+            let newest_first: Vec<Value> =
+                kept.iter().rev().map(|key| serde_json::from_slice(&key.value)).collect::<Result<_, _>>()?;
+            let about =
+                |event: &Value| (event["revision"].clone(), event["event"].clone(), event["node"].clone());
+            eventually(SOON, "the node serves the newest", async || {
+                let file: Value = serde_json::from_slice(&bed.node(1).get("/history.json").await?.body)?;
+                let served = file["events"].as_array().context("no events")?;
+                ensure!(served.len() == SERVED, "{} are served", served.len());
+                ensure!(served.iter().map(about).eq(newest_first[..SERVED].iter().map(about)), "{file}");
+                Ok(())
+            })
+            .await
+        })
+        .await
 }

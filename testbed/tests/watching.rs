@@ -55,10 +55,14 @@ impl Watching {
 
     /// Until it has begun anew so many times.
     fn rounds(&mut self, wanted: usize) -> anyhow::Result<()> {
+        self.until("too few rounds", |said| said.matches(FIRST_WORDS).count() >= wanted)
+    }
+
+    fn until(&mut self, otherwise: &str, enough: impl Fn(&str) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + SOON;
-        while self.said.matches(FIRST_WORDS).count() < wanted {
+        while !enough(&self.said) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(piece) = self.pieces.recv_timeout(left) else { bail!("too few rounds: {:?}", self.said) };
+            let Ok(piece) = self.pieces.recv_timeout(left) else { bail!("{otherwise}: {:?}", self.said) };
             self.said += &piece;
         }
         Ok(())
@@ -112,6 +116,33 @@ async fn a_terminal_is_drawn_over_and_a_pipe_is_added_to() -> anyhow::Result<()>
                 ensure!(table.starts_with(FIRST_WORDS) && table.contains("node1"), "{table:?}");
             }
             Ok(())
+        })
+        .await
+}
+
+/// What a terminal shows last.
+fn shown(said: &str) -> &str {
+    said.rsplit(REDRAW).next().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_goes_when_nobody_vouches_for_it() -> anyhow::Result<()> {
+    Testbed::builder()
+        .etcd(1)
+        .nodes(1)
+        .run(async |bed| {
+            let pty = openpty(None, None)?;
+            let mut terminal = Watching::start(bed, pty.slave.into(), |_| Some(pty.master.into()))?;
+            terminal.until("no table", |said| shown(said).contains("node1"))?;
+            bed.etcd.kill_all().await?;
+            let gone = |said: &str| shown(said).contains("does not answer") && shown(said).ends_with('\n');
+            terminal.until("the table stays", gone)?;
+            let screen = shown(&terminal.said);
+            ensure!(screen.starts_with(FIRST_WORDS), "{screen:?}");
+            ensure!(!screen.contains("node1") && !screen.contains("NODE"), "{screen:?}");
+            bed.etcd.start_all()?;
+            bed.etcd.healthy(SOON).await?;
+            terminal.until("no table again", |said| shown(said).contains("node1"))
         })
         .await
 }

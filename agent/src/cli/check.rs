@@ -121,8 +121,12 @@ fn files(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(Str
 
 fn envoys(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
     let none = survey.connected().next().is_none();
-    let none = none.then(|| ("the leader has no Envoy on record".to_owned(), "no-envoy"));
+    let none = none.then(|| (format!("{} are on record", survey.envoys.len()), "no-envoy"));
     say("envoy", "an Envoy is connected to the leader".into(), none);
+    for (id, why) in survey.absent() {
+        let wrong = (format!("it {why}"), "envoy-not-connected");
+        say("envoy", format!("{id} is told what the registry says"), Some(wrong));
+    }
     for (id, envoy) in survey.connected() {
         let wrong = match &envoy.rejection {
             Some(rejection) => Some((rejection.clone(), "envoy-rejects")),

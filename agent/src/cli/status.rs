@@ -1,6 +1,6 @@
 //! `muster status`: who is registered, who leads, and whether files and Envoys say the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::survey::{Access, File, Line, Survey, state};
-use super::{DIFFERENT, FINE, UNKNOWN};
+use super::{DIFFERENT, FINE, unanswered};
 use crate::config::{StatusFlags, StatusOutput};
 use crate::registry::operator::{leases_left, members_that_answer};
 
@@ -54,13 +54,16 @@ async fn show(flags: &StatusFlags, access: &Access, before: &str) -> Result<u8> 
     let (survey, left) = match survey {
         Ok(found) => found,
         Err(error) => {
+            let fleet = &flags.fleet.registry.fleet;
+            let mut out = std::io::stdout();
             if flags.output == StatusOutput::Json {
-                let unknown = json!({ "schema": 1, "ok": false, "fleet": flags.fleet.registry.fleet,
-                    "error": error.to_string() });
-                writeln!(std::io::stdout(), "{unknown}")?;
+                let unknown = json!({ "schema": 1, "ok": false, "fleet": fleet, "error": error.to_string() });
+                writeln!(out, "{before}{unknown}")?;
+            } else if !before.is_empty() {
+                // What was drawn before is not known to be so any more.
+                writeln!(out, "{before}fleet {fleet}: unknown, the registry does not answer: {error}")?;
             }
-            tracing::error!(%error, "the registry does not answer: nothing can be said");
-            return Ok(UNKNOWN);
+            return Ok(unanswered(&error));
         }
     };
     let beside = Beside { answering, members: members.len(), left };
@@ -71,16 +74,14 @@ async fn show(flags: &StatusFlags, access: &Access, before: &str) -> Result<u8> 
         StatusOutput::Json => format!("{}\n", document(flags, &survey, &beside)),
     };
     write!(std::io::stdout(), "{before}{text}")?;
-    Ok(if is_well(&survey, &beside) { FINE } else { DIFFERENT })
+    Ok(if is_well(flags, &survey, &beside) { FINE } else { DIFFERENT })
 }
 
-/// The worst of its parts.
-fn is_well(survey: &Survey, beside: &Beside) -> bool {
-    !survey.lines.is_empty()
-        && survey.agreeing() == survey.lines.len()
-        && survey.leader().is_some()
-        && survey.in_sync() == survey.connected().count()
+/// The worst of its parts: what the first line counts, and what the lines below the table name.
+fn is_well(flags: &StatusFlags, survey: &Survey, beside: &Beside) -> bool {
+    survey.agreeing() == survey.lines.len()
         && beside.answering == beside.members
+        && faults(flags, survey).is_empty()
 }
 
 fn table(flags: &StatusFlags, survey: &Survey, beside: &Beside, wide: bool) -> String {
@@ -156,14 +157,31 @@ fn envoy(survey: &Survey, line: &Line) -> String {
     }
 }
 
+/// What a person should know: all that is wrong, and the marks, which somebody has wanted so.
 fn exceptions(flags: &StatusFlags, survey: &Survey) -> Vec<String> {
+    let mut said = faults(flags, survey);
+    for (name, mark) in survey.roster.marks() {
+        let why = if mark.why.is_empty() { String::new() } else { format!(": {}", mark.why) };
+        said.push(format!("{name} is marked since {}{why}; muster resume {name} undoes it", mark.since));
+    }
+    said
+}
+
+/// What is wrong and stands in no line of the table.
+fn faults(flags: &StatusFlags, survey: &Survey) -> Vec<String> {
     let mut said = Vec::new();
+    if survey.lines.is_empty() {
+        said.push("no node is registered".to_owned());
+    } else if !survey.lines.iter().any(|line| line.routable) {
+        said.push("nobody is routed to: Envoy answers 503".to_owned());
+    }
     if survey.leader().is_none() {
         said.push("no leader: Envoy keeps what it was told last".to_owned());
     }
     if survey.connected().next().is_none() {
         said.push("no Envoy is connected to the leader".to_owned());
     }
+    said.extend(survey.absent().map(|(id, why)| format!("envoy {id} {why}")));
     for (id, envoy) in survey.connected() {
         if let Some(rejection) = &envoy.rejection {
             said.push(format!("envoy {id} rejected its configuration: {rejection}"));
@@ -172,14 +190,11 @@ fn exceptions(flags: &StatusFlags, survey: &Survey) -> Vec<String> {
             said.push(format!("envoy {id} is behind: it has acknowledged {has}"));
         }
     }
-    for (name, mark) in survey.roster.marks() {
-        let why = if mark.why.is_empty() { String::new() } else { format!(": {}", mark.why) };
-        said.push(format!("{name} is marked since {}{why}; muster resume {name} undoes it", mark.since));
-    }
-    let skipped = survey.skipped.len();
-    if skipped > 0 {
-        let prefix = &flags.fleet.registry.prefix;
-        said.push(format!("{skipped} entries under {prefix} say nothing valid and were skipped"));
+    if let Some(first) = survey.skipped.first() {
+        let (skipped, prefix) = (survey.skipped.len(), &flags.fleet.registry.prefix);
+        said.push(format!(
+            "{skipped} entries under {prefix} say nothing valid and were skipped, first {first}"
+        ));
     }
     said
 }
@@ -211,14 +226,18 @@ fn document(flags: &StatusFlags, survey: &Survey, beside: &Beside) -> Value {
             })
         })
         .collect();
+    let connected: BTreeSet<&String> = survey.connected().map(|(id, _)| id).collect();
     let envoys: Vec<Value> = survey
-        .connected()
+        .envoys
+        .iter()
         .map(|(id, envoy)| {
-            json!({ "id": id, "in_sync": survey.is_in_sync(envoy), "digest": envoy.digest, "rejection": envoy.rejection })
+            let connected = connected.contains(id);
+            json!({ "id": id, "connected": connected, "in_sync": connected && survey.is_in_sync(envoy),
+                "digest": envoy.digest, "rejection": envoy.rejection })
         })
         .collect();
     json!({
-        "schema": 1, "ok": is_well(survey, beside), "fleet": flags.fleet.registry.fleet,
+        "schema": 1, "ok": is_well(flags, survey, beside), "fleet": flags.fleet.registry.fleet,
         "registry": survey.roster.life().map(|life| &life.id), "revision": survey.roster.applied,
         "digest": survey.digest, "members": { "answering": beside.answering, "all": beside.members },
         "leader": survey.leader().map(|leader| &leader.instance), "nodes": nodes, "envoys": envoys,

@@ -83,6 +83,15 @@ pub(super) struct Survey {
     pub envoys: BTreeMap<String, EnvoyRecord>,
 }
 
+/// Whether the one that leads has an Envoy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contact {
+    Connected,
+    /// An earlier leader had it; it may have died with that one.
+    Unmet,
+    Gone,
+}
+
 /// The part of `ips.json` that is compared.
 #[derive(Deserialize)]
 struct Served {
@@ -152,7 +161,18 @@ impl Survey {
     }
 
     pub(super) fn connected(&self) -> impl Iterator<Item = (&String, &EnvoyRecord)> {
-        self.envoys.iter().filter(|(_, envoy)| envoy.connected)
+        self.envoys.iter().filter(|(_, envoy)| contact(envoy, &self.roster) == Contact::Connected)
+    }
+
+    /// Envoys on record that the leader does not have, and why they count as absent. While nobody leads only those that
+    /// were gone before: nothing is known of the others.
+    pub(super) fn absent(&self) -> impl Iterator<Item = (&String, &'static str)> {
+        let leads = self.leader().is_some();
+        self.envoys.iter().filter_map(move |(id, envoy)| match contact(envoy, &self.roster) {
+            Contact::Connected => None,
+            Contact::Unmet => leads.then_some((id, "is not connected to the one that leads")),
+            Contact::Gone => Some((id, "is not connected")),
+        })
     }
 
     /// Whether an Envoy has acknowledged what the registry says now.
@@ -166,6 +186,16 @@ impl Survey {
 
     pub(super) fn leader(&self) -> Option<&Candidate> {
         self.roster.leader()
+    }
+}
+
+pub(super) fn contact(envoy: &EnvoyRecord, roster: &Roster) -> Contact {
+    match envoy.connected {
+        false => Contact::Gone,
+        true if roster.leader().map(|leader| leader.create_revision) == Some(envoy.writer) => {
+            Contact::Connected
+        }
+        true => Contact::Unmet,
     }
 }
 

@@ -82,6 +82,7 @@ fn findings(survey: Survey) -> Findings {
     if survey.connected().next().is_none() {
         unknown.push("no Envoy is connected to the leader".to_owned());
     }
+    unknown.extend(survey.absent().map(|(id, why)| format!("envoy {id} {why}: nobody knows what it has")));
     if survey.leader().is_none() {
         unknown.push("nobody leads, so nobody knows what Envoy has".to_owned());
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
-use super::survey::Access;
+use super::survey::{Access, Contact, contact};
 use super::{FINE, TIMED_OUT, UNKNOWN};
 use crate::config::{Awaited, WaitFlags};
 use crate::fleet::Roster;
@@ -56,18 +56,14 @@ async fn look(access: &Access, awaited: &Awaited) -> Result<Vec<String>, CallErr
 
 /// Why an Envoy is not in touch with the one that leads, or behind what it is told.
 fn behind(id: &str, record: Option<&EnvoyRecord>, roster: &Roster) -> Option<String> {
-    let leader = roster.leader().map(|leader| leader.create_revision);
-    match record {
-        None => Some(format!("no leader has met envoy {id}")),
-        Some(envoy) if !envoy.connected => Some(format!("envoy {id} is not connected")),
-        // What an earlier leader wrote may be of an Envoy that has died with it.
-        Some(envoy) if leader != Some(envoy.writer) => {
-            Some(format!("envoy {id} is not connected to the one that leads"))
-        }
-        Some(envoy) if envoy.digest.as_deref() != Some(&*roster.digest()) => {
+    let Some(envoy) = record else { return Some(format!("no leader has met envoy {id}")) };
+    match contact(envoy, roster) {
+        Contact::Gone => Some(format!("envoy {id} is not connected")),
+        Contact::Unmet => Some(format!("envoy {id} is not connected to the one that leads")),
+        Contact::Connected if envoy.digest.as_deref() != Some(&*roster.digest()) => {
             Some(format!("envoy {id} has not acknowledged the list"))
         }
-        Some(_) => None,
+        Contact::Connected => None,
     }
 }
 

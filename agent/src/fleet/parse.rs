@@ -213,12 +213,18 @@ fn value<'a, T: Deserialize<'a>>(put: &'a Put) -> Result<T, RejectionReason> {
     if put.value.len() > MAX_VALUE_BYTES {
         return Err(RejectionReason::TooLong);
     }
-    let unreadable = |error: serde_json::Error| RejectionReason::Unreadable(error.to_string());
+    let unreadable = |error: serde_json::Error| RejectionReason::Unreadable(shown(&error.to_string()));
     let version: Version = serde_json::from_slice(&put.value).map_err(unreadable)?;
     if version.v != 1 {
         return Err(RejectionReason::Unreadable(format!("version {} is not 1", version.v)));
     }
     serde_json::from_slice(&put.value).map_err(unreadable)
+}
+
+/// What a parser says may quote the value, which may be anybody's and is shown on terminals.
+fn shown(text: &str) -> String {
+    let printable = |letter| if matches!(letter, ' '..='~') { letter } else { '?' };
+    text.chars().take(MAX_TEXT_BYTES).map(printable).collect()
 }
 
 /// Text that may be shown to people: printable ASCII, short.

@@ -1,10 +1,18 @@
 //! From start to start.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
+use testbed::http::get;
 use testbed::{Testbed, eventually};
 
 use super::{AMPLE, ready, restarts, serves};
+
+/// Generous: two seconds of silence, and a start.
+const RECOVERED: Duration = Duration::from_secs(10);
+/// What `prometheus/prometheus.yaml` waits for an answer.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_envoy_is_killed_and_serves_again() -> anyhow::Result<()> {
@@ -15,14 +23,18 @@ async fn a_frozen_envoy_is_killed_and_serves_again() -> anyhow::Result<()> {
             let envoy = bed.envoy();
             ready(envoy).await?;
             let (frozen, before) = (envoy.below()?, restarts(envoy, "silent").await?);
+            let began = Instant::now();
             envoy.signal_below(Signal::SIGSTOP)?;
             eventually(AMPLE, "another Envoy runs", async || {
                 ensure!(envoy.below()? != frozen && restarts(envoy, "silent").await? == before + 1.0);
                 Ok(())
             })
             .await?;
-            serves(bed).await?;
             ready(envoy).await?;
+            serves(bed).await?;
+            let took = began.elapsed();
+            println!("frozen, found, killed, started, serves: {:.1} s", took.as_secs_f64());
+            ensure!(took < RECOVERED, "it took {took:?}");
             let killed = envoy.said("killing served process")?;
             ensure!(killed.len() == 1 && killed[0]["reason"] == "it does not answer", "{killed:?}");
             ensure!(!envoy.said("envoy is not ready")?.is_empty(), "nobody said that it was not ready");
@@ -82,6 +94,30 @@ async fn its_port_tells_envoys_metrics_and_its_own() -> anyhow::Result<()> {
             ensure!(metrics.get("muster_edge_envoy_ready") == Some(&1.0), "it is not ready");
             ensure!(envoy.ask_supervisor("/livez").await?.status == 200);
             ensure!(envoy.ask_supervisor("/quitquitquit").await?.status == 404, "Envoy can be stopped here");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_envoy_leaves_its_supervisors_metrics_readable() -> anyhow::Result<()> {
+    Testbed::builder()
+        .nodes(1)
+        .supervised(&["--silence", "60"])
+        .run(async |bed| {
+            let envoy = bed.envoy();
+            ready(envoy).await?;
+            let frozen = envoy.below()?;
+            envoy.signal_below(Signal::SIGSTOP)?;
+            eventually(AMPLE, "a scraper is told that it is silent", async || {
+                let answer = get(envoy.supervisor()?, "/metrics", SCRAPE_TIMEOUT).await?;
+                let text = String::from_utf8(answer.body)?;
+                ensure!(answer.status == 200, "status {}", answer.status);
+                ensure!(text.lines().any(|line| line == "muster_edge_envoy_up 0"), "{text}");
+                Ok(())
+            })
+            .await?;
+            ensure!(envoy.below()? == frozen, "it was killed, and this has shown nothing");
             Ok(())
         })
         .await
