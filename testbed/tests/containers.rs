@@ -183,7 +183,12 @@ fn inspection_works_as_typed(fleet: &Fleet) {
     let typed = fleet.compose(["exec", "-T", "etcd1", "etcdctl", "get", "--prefix", "/muster"]);
     assert!(typed.contains("/muster/nodes/") && typed.contains("/muster/leader/"), "{typed}");
     let node = &fleet.nodes()[0];
-    let status = fleet.docker(["exec", &node.id, "muster", "status"]);
+    // An Envoy may still be on its way to the leader of the last change.
+    let status = ["exec", node.id.as_str(), "muster", "status"];
+    eventually("status to find all well", CRASHED, || {
+        if fleet.succeeds(status) { Ok(()) } else { Err("it does not".to_owned()) }
+    });
+    let status = fleet.docker(status);
     assert!(status.contains("3/3 files agree"), "{status}");
     fleet.docker(["exec", &node.id, "muster", "healthcheck"]);
     for target in ["status", "verify", "check"] {
