@@ -171,7 +171,8 @@ muster() {
 # a_node leader|follower: its container.
 a_node() {
   local instance id
-  instance=$(muster status -o tsv | awk -F'\t' -v role="$1" 'NR > 1 && ($3 == "leader") == (role == "leader") { print $1; exit }')
+  # 3: known, and not healthy, such as an Envoy on its way to another leader.
+  instance=$({ muster status -o tsv || (($? == 3)); } | awk -F'\t' -v role="$1" 'NR > 1 && ($3 == "leader") == (role == "leader") { print $1; exit }')
   for id in $(containers "" nginx); do
     [[ $id != "$instance" ]] || { echo "$id"; return; }
   done
