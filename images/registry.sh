@@ -113,6 +113,7 @@ undo() {
   local member
   [[ -n $STOPPED ]] || return 0
   say "the restore did not come to its end: etcd starts with the data it had"
+  # They may be stopped already.
   compose stop --timeout 10 etcd1 etcd2 etcd3 || true
   for member in $MEMBERS; do
     in_volume "${PROJECT}_$member-tls" sh -c \
