@@ -23,7 +23,6 @@ main() {
 
 make_venv() {
   local log=$CACHE/venv.log python=python3
-  mkdir -p "$CACHE"
   rm -rf "$VENV"
   if ! "$python" -m venv "$VENV" >"$log" 2>&1; then
     install_packages python3-venv

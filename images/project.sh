@@ -89,7 +89,6 @@ settings_are_current() {
 
 # alone WHAT: nobody else changes this project meanwhile. Held until the script ends.
 alone() {
-  mkdir -p "$CACHE"
   exec 8>"$CACHE/change-$PROJECT.lock"
   flock --nonblock 8 || fail "project $PROJECT is being changed by another make roll, scale or restore: $1 waits for nobody"
 }

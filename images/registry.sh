@@ -27,7 +27,6 @@ main() {
   engine_answers || fail "$(engine_complaint)"
   compose_is_there
   tls_settings
-  mkdir -p "$CACHE"
   : >"$LOG"
   HELPER=$PROJECT-registry-$$
   trap clean_up EXIT

@@ -23,7 +23,6 @@ main() {
   local started
   started=$(seconds)
   engine_answers || fail "$(engine_complaint)"
-  mkdir -p "$CACHE"
   # When it began, and with how many nodes: a run that was interrupted goes on with both.
   STATE=$CACHE/roll-$PROJECT
   alone "make roll"

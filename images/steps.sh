@@ -4,6 +4,8 @@
 shopt -s inherit_errexit
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=$ROOT/.cache
+# Logs go there before anything else does: a clone whose images are made already has none.
+mkdir -p "$CACHE"
 
 # Messages go to stderr: stdout is for data, such as the list of addresses.
 say() { printf '%s\n' "$*" >&2; }
@@ -31,7 +33,6 @@ install_packages() {
   fi
   say "installing $*"
   local log=$CACHE/apt.log
-  mkdir -p "$CACHE"
   {
     apt_get install -y --no-install-recommends "$@" ||
       { apt_get update && apt_get install -y --no-install-recommends "$@"; }

@@ -22,7 +22,6 @@ fleet_is() {
 
 # fleet_up NODES
 fleet_up() {
-  mkdir -p "$CACHE"
   timeout 180 "${COMPOSE[@]}" up -d --no-build --no-recreate --scale "nginx=$1" >"$CACHE/load.log" 2>&1 ||
     fail "the fleet did not start: $(tail -n 3 "$CACHE/load.log")"
 }

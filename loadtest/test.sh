@@ -12,7 +12,6 @@ HERE=$ROOT/loadtest
 LOG=$CACHE/loadtest.log
 
 main() {
-  mkdir -p "$CACHE"
   : >"$LOG"
   "$ROOT/images/parts.sh" k6 2>>"$LOG" || fail "no k6: $(tail -n 1 "$LOG")"
   refuses_other_hosts

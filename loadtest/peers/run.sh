@@ -89,7 +89,6 @@ options() {
 
 # etcd runs throughout, because the nodes need it whoever asks them; nodes and balancers are made and wait.
 start_all() {
-  mkdir -p "$CACHE"
   timeout 180 "${COMPOSE[@]}" up --no-start --no-build >"$CACHE/load.log" 2>&1 ||
     fail "the containers could not be made: $(tail -n 3 "$CACHE/load.log")"
   # By Compose, which knows what has to be there first: certificates, and then users.
