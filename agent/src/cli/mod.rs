@@ -61,7 +61,11 @@ fn registry(flags: &RegistryFlags) -> Result<Etcd, Wrong> {
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(command);
+    // Without waiting for a resolver that is still looking for the name of a member that has ended.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The registry is silent, which is no answer to any question.
