@@ -16,14 +16,12 @@ use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use crate::config::{Endpoint, FleetFlags};
+use crate::config::FleetFlags;
 use crate::fleet::{Candidate, KeySpace, NodeState, Roster};
-use crate::registry::address::{allowed_networks, own_address};
+use crate::registry::address::{address_by_any, allowed_networks};
 use crate::registry::etcd::{CallError, Etcd};
 use crate::registry::operator::{EnvoyRecord, envoys};
 
-/// Longest wait for the name of one member: a resolver takes 10 s to say that there is none.
-const NAME_BOUND: Duration = Duration::from_millis(500);
 /// Longest wait for one node's file.
 const FILE_BOUND: Duration = Duration::from_secs(1);
 /// Longest file read: 1,000 nodes have 200 KB.
@@ -112,22 +110,12 @@ struct ServedNode {
     leader: bool,
 }
 
-/// This host's address on the way to the first member whose name is known: one that has ended has none.
-async fn own(members: &[Endpoint]) -> Ipv4Addr {
-    for member in members {
-        if let Ok(Ok(own)) = timeout(NAME_BOUND, own_address(None, member)).await {
-            return own;
-        }
-    }
-    Ipv4Addr::UNSPECIFIED
-}
-
 impl Access {
     /// # Errors
     /// What is wrong with the certificates.
     pub(super) async fn open(flags: &FleetFlags) -> Result<Self> {
         let etcd = super::registry(&flags.registry)?;
-        let own = own(&flags.registry.etcd).await;
+        let own = address_by_any(&flags.registry.etcd).await;
         let allow = allowed_networks(&flags.allow, own);
         let space = KeySpace::new(&*flags.registry.prefix, allow);
         Ok(Self { etcd, space })

@@ -1,13 +1,18 @@
 //! Which address this node registers, and which network its interface is in.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::Ipv4Net;
 use nix::ifaddrs::getifaddrs;
 use tokio::net::{UdpSocket, lookup_host};
+use tokio::time::timeout;
 
 use crate::config::{Advertise, Allow, Endpoint};
+
+/// Longest wait for the name of one member: a resolver takes 10 s to say that there is none.
+const NAME_BOUND: Duration = Duration::from_millis(500);
 
 /// The address to register: what `advertise` says, else the local end of the way to `endpoint`.
 ///
@@ -32,6 +37,17 @@ pub async fn own_address(advertise: Option<&Advertise>, endpoint: &Endpoint) -> 
         }
         None => local_end(endpoint).await,
     }
+}
+
+/// This host's address on the way to the first member whose name is known: one that has ended has none.
+/// 0.0.0.0 where none is known.
+pub async fn address_by_any(members: &[Endpoint]) -> Ipv4Addr {
+    for member in members {
+        if let Ok(Ok(own)) = timeout(NAME_BOUND, own_address(None, member)).await {
+            return own;
+        }
+    }
+    Ipv4Addr::UNSPECIFIED
 }
 
 /// What `--allow` means for a node with this address: `own` is the network of the interface that holds it. Loopback is
