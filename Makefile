@@ -10,7 +10,7 @@ up: ## start the fleet (containers, or plain processes without an engine) and pr
 
 up-local: ## start the same fleet as plain processes, without containers
 	@images/parts.sh etcd envoy nginx
-	@cargo build --quiet --locked --release -p muster -p testbed
+	@images/cargo.sh build --quiet --locked --release -p muster -p testbed
 	@target/release/testbed up
 
 scale: ## make scale N=5: change the number of nodes
@@ -81,16 +81,16 @@ test-page: ## the page in a real browser, before a real fleet
 
 screenshots: ## make the pictures of the page in docs/images anew
 	@images/parts.sh etcd envoy nginx
-	@cargo build --quiet --locked -p muster -p testbed
+	@images/cargo.sh build --quiet --locked -p muster -p testbed
 	@images/browser.sh testbed/page/screenshots.py
 
 model: ## search the model of the protocol whole, and each mutant of it (docs/protocol.md)
-	@cargo run --release --quiet --locked -p model
+	@images/cargo.sh run --release --quiet --locked -p model
 
 bench: ## measure join, leave, kill, leader change, without and with TLS; tables and JSON
 	@images/parts.sh etcd envoy nginx
 	@images/build.sh binary
-	@cargo build --quiet --locked --release -p testbed
+	@images/cargo.sh build --quiet --locked --release -p testbed
 	@MUSTER_BIN=target/x86_64-unknown-linux-musl/release/muster target/release/testbed bench --rounds 20
 	@MUSTER_BIN=target/x86_64-unknown-linux-musl/release/muster target/release/testbed bench --rounds 10 --tls --crowd 0
 

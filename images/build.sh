@@ -107,7 +107,7 @@ revision() {
 compile_node() {
   local started
   need_rust
-  need musl-gcc=musl-tools gcc=gcc make=make readelf=binutils protoc=protobuf-compiler
+  need_build
   "$ROOT/images/parts.sh" nginx
   started=$(seconds)
   say "compiling muster (a few minutes the first time)"

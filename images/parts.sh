@@ -89,7 +89,7 @@ get_nginx() {
   local key
   key=$(cat "$ROOT"/images/nginx/{build.sh,hardened.sh,Cargo.lock} | sha256sum | cut -c1-16)
   made nginx "$key" && return
-  need musl-gcc=musl-tools gcc=gcc make=make strip=binutils
+  need_build binutils gcc libc6-dev make musl-tools
   command -v cargo >/dev/null || fail "cargo is missing: it fetches nginx's source. Install Rust with rustup."
   "$ROOT/images/nginx/build.sh" "$BIN/nginx"
   done_with nginx "$key" "$("$BIN/nginx" -v 2>&1 | sed 's|.*/||')"

@@ -27,6 +27,16 @@ need() {
   ((${#packages[@]} == 0)) || install_packages "${packages[@]}"
 }
 
+# need_build [PACKAGE...]: what images/build-packages.txt lists, or these of it.
+need_build() {
+  local package probe missing=()
+  while read -r package probe; do
+    [[ $# == 0 || " $* " == *" $package "* ]] || continue
+    sh -c "$probe" >/dev/null 2>&1 </dev/null || missing+=("$package")
+  done < <(grep -v '^#' "$ROOT/images/build-packages.txt")
+  ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
 install_packages() {
   if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
     fail "missing here: $*. Install these packages (on Debian: sudo apt-get install $*), then try again."

@@ -26,7 +26,8 @@ one_stage() {
     return
   fi
   say "== $stage"
-  MUSTER_STAGE=$stage timeout --kill-after=60 "${BOUND[$stage]}m" "$ROOT/images/test.sh" "$stage" &
+  # A background job, and whatever nohup started, has INT, QUIT or HUP ignored, and passes that on to each test.
+  MUSTER_STAGE=$stage env --default-signal=INT,QUIT,HUP timeout --kill-after=60 "${BOUND[$stage]}m" "$ROOT/images/test.sh" "$stage" &
   pid=$!
   # What is in a group of its own hears no Ctrl-C.
   trap 'kill "$pid" 2>/dev/null; wait "$pid"; exit 130' INT
@@ -40,7 +41,8 @@ one_stage() {
 
 test_lint() {
   need_rust
-  need shellcheck=shellcheck protoc=protobuf-compiler
+  need_build
+  need shellcheck=shellcheck
   cargo fmt --all --check
   cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
   # Run from the top, so that "source=images/steps.sh" is found.
@@ -58,7 +60,8 @@ test_lint() {
 
 test_unit() {
   need_rust
-  need protoc=protobuf-compiler curl=curl
+  need_build
+  need curl=curl
   images/parts.sh etcd envoy nginx
   cargo test --workspace --locked --quiet
 }
@@ -66,7 +69,7 @@ test_unit() {
 # The page in a real browser, before a real fleet.
 test_page() {
   need_rust
-  need protoc=protobuf-compiler
+  need_build
   images/parts.sh etcd envoy nginx
   cargo build --locked --quiet -p muster -p testbed
   images/browser.sh testbed/page/check.py

@@ -392,6 +392,23 @@ async fn a_bad_configuration_changes_nothing_and_a_good_one_is_taken() {
     node.stop().await;
 }
 
+/// Between the exec and the word of it there is a moment in which the state is still `Starting`: what comes then is meant
+/// for the process that is about to run. Here the moment is held open: the life is run only afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_comes_before_the_start_is_known_still_arrives() {
+    let spec = ChildSpec::command(Command::new("sleep", ["60"]), OnExit::Exit);
+    let (served, life) = Served::new(supervisor(), spec);
+    served.forward(Signal::SIGUSR1);
+    let end = timeout(PATIENCE, life.run()).await.expect("the signal was dropped");
+    assert_eq!(end, End::Exited(Exit::Signal(Signal::SIGUSR1 as i32)));
+
+    let spec = ChildSpec::command(Command::new("sleep", ["60"]), OnExit::Exit);
+    let (served, life) = Served::new(supervisor(), spec);
+    served.reload().await.expect("one that starts may have read the old configuration");
+    let end = timeout(PATIENCE, life.run()).await.expect("the reload was dropped");
+    assert_eq!(end, End::Exited(Exit::Signal(Signal::SIGHUP as i32)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_master_is_replaced_though_its_worker_keeps_the_port() {
     let Some(node) = Node::start(|_, _| {}).await else { return };

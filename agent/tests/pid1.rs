@@ -6,9 +6,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use muster::process::signals::PASSED_ON;
@@ -42,8 +43,8 @@ enum Mode {
 /// Both modes where a PID namespace can be made.
 fn modes() -> &'static [Mode] {
     static ALLOWED: LazyLock<bool> = LazyLock::new(|| {
-        let tried = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
-        tried.is_ok_and(|output| output.status.success())
+        let words = ["unshare", "--pid", "--fork", "--mount-proc", "true"].map(String::from);
+        output_of(&words).status.success()
     });
     if *ALLOWED {
         &[Mode::Subreaper, Mode::Pid1]
@@ -53,30 +54,84 @@ fn modes() -> &'static [Mode] {
     }
 }
 
+/// With the dispositions that a shell's foreground job has: `nohup`, a background job and some CI runners start programs
+/// with HUP, INT or QUIT ignored, and what is ignored is inherited.
+fn command(words: &[String]) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,QUIT,TERM").args(words).env("MUSTER_LOG", "off");
+    command
+}
+
+/// What the command printed and how it ended, or a panic after the patience.
+fn output_of(words: &[String]) -> Output {
+    let mut child = command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (lines_of(child.stdout.take().unwrap()), lines_of(child.stderr.take().unwrap()));
+    let status = end_of(&mut child, "the end of a command");
+    Output { status, stdout: rest_of(&stdout).into_bytes(), stderr: rest_of(&stderr).into_bytes() }
+}
+
+/// Killed when it does not end in time, so that the test fails instead of waiting for ever.
+fn end_of(child: &mut Child, what: &str) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            _ = child.kill();
+            panic!("waited in vain for {what}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Lines with their ends, read by a thread: a pipe has no deadline of its own.
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+    lines
+}
+
+/// All that is still to come until the pipe is closed.
+fn rest_of(lines: &Receiver<String>) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    let mut rest = String::new();
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => rest.push_str(&line),
+            Err(RecvTimeoutError::Disconnected) => return rest,
+            Err(RecvTimeoutError::Timeout) => panic!("the output is not over, so far: {rest:?}"),
+        }
+    }
+}
+
 /// A running agent; killed when dropped, with all that it started.
 struct Agent {
     outer: Child,
     /// Its pid as seen from here.
     pid: Pid,
-    stdout: BufReader<ChildStdout>,
+    stdout: Receiver<String>,
 }
 
 impl Agent {
-    fn start(mode: Mode, on_exit: &str, command: &[impl AsRef<OsStr>]) -> Self {
+    fn start(mode: Mode, on_exit: &str, served: &[impl AsRef<OsStr>]) -> Self {
         let mut words: Vec<String> = Vec::new();
         if mode == Mode::Pid1 {
             words.extend(["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"].map(String::from));
         }
         words.extend(agent_command(on_exit));
-        let mut outer = Command::new(&words[0])
-            .args(&words[1..])
-            .args(command)
-            .env("MUSTER_LOG", "off")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(outer.stdout.take().unwrap());
+        let mut outer =
+            command(&words).args(served).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = lines_of(outer.stdout.take().unwrap());
         let mut pid = outer.id() as i32;
         if mode == Mode::Pid1 {
             // It may already have come and gone; whoever needs the pid runs a command that stays.
@@ -92,13 +147,17 @@ impl Agent {
     }
 
     /// The next line that starts with `start`, without it.
-    fn line(&mut self, start: &str) -> String {
-        let mut line = String::new();
+    fn line(&self, start: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            line.clear();
-            assert_ne!(self.stdout.read_line(&mut line).unwrap(), 0, "output ended before {start:?}");
-            if let Some(rest) = line.strip_prefix(start) {
-                return rest.trim_end().to_owned();
+            match self.stdout.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    if let Some(rest) = line.strip_prefix(start) {
+                        return rest.trim_end().to_owned();
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => panic!("output ended before {start:?}"),
+                Err(RecvTimeoutError::Timeout) => panic!("waited in vain for a line {start:?}"),
             }
         }
     }
@@ -108,7 +167,7 @@ impl Agent {
     }
 
     fn end(&mut self) -> ExitStatus {
-        poll("the agent's end", || self.outer.try_wait().unwrap())
+        end_of(&mut self.outer, "the agent's end")
     }
 
     fn code(&mut self) -> i32 {
@@ -122,6 +181,8 @@ impl Drop for Agent {
         // Off PID 1 its guard takes the children along, as PID 1 the kernel does.
         if matches!(self.outer.try_wait(), Ok(None)) {
             _ = kill(self.pid, Signal::SIGKILL);
+            // With --kill-child this one takes the namespace along, should the pid above be stale.
+            _ = self.outer.kill();
             _ = self.outer.wait();
         }
     }
@@ -215,7 +276,7 @@ fn every_deadly_signal_is_128_and_its_number() {
 fn every_signal_reaches_the_child() {
     let leaving = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
     for mode in modes() {
-        let mut agent = Agent::start(*mode, "exit", &print_signals_command());
+        let agent = Agent::start(*mode, "exit", &print_signals_command());
         agent.line("ready");
         for signal in PASSED_ON.into_iter().filter(|signal| !leaving.contains(signal)) {
             agent.signal(signal);
@@ -223,7 +284,7 @@ fn every_signal_reaches_the_child() {
         }
         // CONT comes with every request to stop, for a child that is stopped.
         for signal in leaving {
-            let mut agent = Agent::start(*mode, "exit", &print_signals_command());
+            let agent = Agent::start(*mode, "exit", &print_signals_command());
             agent.line("ready");
             agent.signal(signal);
             let got = BTreeSet::from([agent.line("got "), agent.line("got ")]);
@@ -294,8 +355,8 @@ fn the_child_is_born_with_a_clean_slate() {
         words.extend(agent_command("exit"));
         // Not by way of a shell: dash empties the mask itself.
         words.extend(["cat", "/proc/self/status"].map(String::from));
-        let output = Command::new("env").args(words).env("MUSTER_LOG", "off").output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        words.insert(0, "env".into());
+        let text = String::from_utf8(output_of(&words).stdout).unwrap();
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
@@ -315,8 +376,7 @@ fn the_child_is_born_with_a_clean_slate() {
 fn a_command_is_told_its_instance() {
     let mut words = agent_command("exit");
     words.extend(["sh", "-c", "printf %s \"$MUSTER_INSTANCE\""].map(String::from));
-    let output = Command::new("env").args(words).env("MUSTER_LOG", "off").output().unwrap();
-    let instance = String::from_utf8(output.stdout).unwrap();
+    let instance = String::from_utf8(output_of(&words).stdout).unwrap();
     assert!(instance.len() == 16 && instance.bytes().all(|byte| byte.is_ascii_hexdigit()), "{instance:?}");
 }
 
@@ -386,8 +446,7 @@ fn a_killed_agent_takes_the_whole_group_with_it() {
         agent.signal(Signal::SIGKILL);
         agent.end();
         poll("nothing left", || marked(&mark).is_empty().then_some(()));
-        let mut rest = String::new();
-        agent.stdout.read_to_string(&mut rest).unwrap();
+        rest_of(&agent.stdout);
     }
 }
 
@@ -407,20 +466,14 @@ fn a_command_has_the_terminal() {
     let agent = agent_command("exit").join(" ");
     for (typed, answer, code) in [(&b"hello\n"[..], "got hello", 5), (b"\x03", "ready", 130)] {
         let line = format!("exec {agent} sh -c 'echo ready; read x; echo got $x; exit 5'");
-        let mut script = Command::new("script")
-            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
-            .env("MUSTER_LOG", "off")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(script.stdout.take().unwrap());
-        let mut text = String::new();
-        stdout.read_line(&mut text).unwrap();
+        let words = ["script", "--quiet", "--return", "--command", &line, "/dev/null"].map(String::from);
+        let mut script = command(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = lines_of(script.stdout.take().unwrap());
+        let mut text = stdout.recv_timeout(PATIENCE).expect("the first line");
         assert_eq!(text.trim_end(), "ready");
         script.stdin.as_mut().unwrap().write_all(typed).unwrap();
-        let status = poll("the end of the terminal session", || script.try_wait().unwrap());
-        stdout.read_to_string(&mut text).unwrap();
+        let status = end_of(&mut script, "the end of the terminal session");
+        text.push_str(&rest_of(&stdout));
         assert!(text.contains(answer), "{text:?}");
         assert_eq!(status.code(), Some(code), "{text:?}");
     }

@@ -52,6 +52,7 @@ impl BackOff {
 pub(super) enum Order {
     Stop { signal: Signal, bound: Duration },
     Kill { pid: Pid, reason: &'static str },
+    Signal(Signal),
 }
 
 /// The life itself: run it as a task that must not end early.
@@ -140,6 +141,7 @@ impl Life {
                         warn!(%pid, reason, "killing served process");
                         send(&self.supervisor, Audience::Group, pid, Signal::SIGKILL);
                     }
+                    Order::Signal(signal) => send(&self.supervisor, self.spec.audience, pid, signal),
                 },
                 () = sleep_until(kill_at.unwrap_or(never)), if kill_at.is_some() => {
                     warn!(%pid, "served process did not stop in time, killing its group");
@@ -164,6 +166,7 @@ impl Life {
                 order = next(&mut self.orders) => match order {
                     Order::Stop { .. } => return true,
                     Order::Kill { .. } => {}
+                    Order::Signal(signal) => debug!(%signal, "signal dropped, nothing runs"),
                 },
             }
         }
@@ -179,7 +182,7 @@ async fn next(orders: &mut mpsc::UnboundedReceiver<Order>) -> Order {
 }
 
 /// Signals a child or its group; one that is gone by now is not an error.
-pub(super) fn send(supervisor: &Supervisor, audience: Audience, pid: Pid, signal: Signal) {
+fn send(supervisor: &Supervisor, audience: Audience, pid: Pid, signal: Signal) {
     let sent = match audience {
         Audience::Child => supervisor.signal(pid, signal),
         Audience::Group => supervisor.signal_group(pid, signal),

@@ -8,10 +8,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, error};
+use tracing::error;
 
 use super::command::{Command, Exit, SpawnError};
-use super::life::{BackOff, Life, Order, send};
+use super::life::{BackOff, Life, Order};
 use super::supervisor::Supervisor;
 
 /// What `nginx -t` may take.
@@ -126,7 +126,6 @@ pub struct Served {
     orders: mpsc::UnboundedSender<Order>,
     state: watch::Receiver<ChildState>,
     check: Option<Command>,
-    audience: Audience,
     graceful: Option<Signal>,
 }
 
@@ -140,7 +139,6 @@ impl Served {
             orders,
             state,
             check: spec.check.clone(),
-            audience: spec.audience,
             graceful: spec.graceful,
         };
         (served, Life::new(supervisor, spec, inbox, sender))
@@ -171,17 +169,20 @@ impl Served {
         }
     }
 
-    /// Passes a signal on. Dropped when nothing runs.
+    /// Passes a signal on, in order with the other requests. One that comes while the process is being executed waits for
+    /// that; it is dropped where nothing runs and nothing is about to: before a taken port, and between two starts.
     pub fn forward(&self, signal: Signal) {
-        match self.pid() {
-            Some(pid) => send(&self.supervisor, self.audience, pid, signal),
-            None => debug!(%signal, "signal dropped, nothing runs"),
-        }
+        self.order(Order::Signal(signal));
     }
 
     /// Checks the new configuration, then HUP. Logs what the check said when it refuses.
+    ///
+    /// # Errors
+    /// A refused configuration, and a process that neither runs nor starts: one that starts may have read the old one.
     pub async fn reload(&self) -> Result<(), ReloadError> {
-        self.pid().ok_or(ReloadError::NotRunning)?;
+        if matches!(*self.state.borrow(), ChildState::Backoff { .. } | ChildState::Exited(_)) {
+            return Err(ReloadError::NotRunning);
+        }
         if let Some(check) = self.check.clone() {
             let output = self.supervisor.output(check, CHECK_BOUND).await?;
             match output.exit {

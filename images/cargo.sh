@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# images/cargo.sh ARGUMENT...: cargo, after a look whether all that it compiles with is here.
+set -euo pipefail
+# shellcheck source=images/steps.sh
+source "$(dirname "$0")/steps.sh"
+
+need_rust
+need_build
+cd "$ROOT"
+exec cargo "$@"
