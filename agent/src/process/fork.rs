@@ -27,10 +27,11 @@ pub(super) struct Forked {
 }
 
 /// Forks and executes `command`: own process group, default dispositions, the signal mask `mask`, and SIGKILL when the
-/// calling THREAD ends, which therefore must live as long as the process.
+/// calling THREAD ends, which therefore must live as long as the process. The child itself writes its pid to `guard`
+/// before exec: a parent that did it afterwards could be killed in between, and the child's group would go on.
 ///
 /// Returns when exec has succeeded or failed; a child whose exec failed still has to be reaped.
-pub(super) fn spawn(command: &Command, mask: &SigSet) -> Result<Forked, SpawnError> {
+pub(super) fn spawn(command: &Command, mask: &SigSet, guard: Option<RawFd>) -> Result<Forked, SpawnError> {
     let image = Image::new(command)?;
     let (failure, report) = pipe2(OFlag::O_CLOEXEC).map_err(SpawnError::system("open a pipe"))?;
     let (output, sink) = match command.capture {
@@ -45,6 +46,7 @@ pub(super) fn spawn(command: &Command, mask: &SigSet) -> Result<Forked, SpawnErr
         foreground: command.foreground && tcgetpgrp(std::io::stdin()) == Ok(getpgrp()),
         output: sink.as_ref().map(AsRawFd::as_raw_fd),
         report: report.as_raw_fd(),
+        guard,
         mask,
     };
 
@@ -156,6 +158,7 @@ struct Setup<'a> {
     foreground: bool,
     output: Option<RawFd>,
     report: RawFd,
+    guard: Option<RawFd>,
     mask: &'a SigSet,
 }
 
@@ -170,6 +173,12 @@ impl Setup<'_> {
             // The parent may have died before the line above took effect.
             if libc::getppid() != self.parent.as_raw() {
                 libc::_exit(1);
+            }
+            if let Some(guard) = self.guard {
+                let own = libc::getpid().to_ne_bytes();
+                libc::write(guard, own.as_ptr().cast(), own.len());
+                // A guard that has ended leaves a SIGPIPE behind, which would end the child when its mask is restored.
+                libc::signal(libc::SIGPIPE, libc::SIG_IGN);
             }
             if self.foreground {
                 libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpid());
@@ -191,5 +200,42 @@ impl Setup<'_> {
             libc::write(self.report, errno.as_ptr().cast(), errno.len());
             libc::_exit(127)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::PipeReader;
+
+    use nix::sys::wait::waitpid;
+
+    use super::*;
+
+    fn number(pipe: &mut PipeReader) -> i32 {
+        let mut bytes = [0; size_of::<i32>()];
+        pipe.read_exact(&mut bytes).unwrap();
+        i32::from_ne_bytes(bytes)
+    }
+
+    /// What fails to execute has still told the guard: it does so before exec, and needs no parent for it.
+    #[test]
+    fn a_child_tells_the_guard_of_its_group_before_it_is_executed() {
+        let (mut told, guard) = std::io::pipe().unwrap();
+        let refused =
+            spawn(&Command::new("/muster/no/such", [""; 0]), &SigSet::empty(), Some(guard.as_raw_fd()));
+        assert!(matches!(refused, Err(SpawnError::NotFound { .. })));
+        drop(guard);
+        let pid = number(&mut told);
+        assert!(pid > 0);
+        waitpid(Pid::from_raw(pid), None).unwrap();
+    }
+
+    #[test]
+    fn a_guard_that_has_ended_does_not_end_the_child() {
+        let (told, guard) = std::io::pipe().unwrap();
+        drop(told);
+        let child = spawn(&Command::new("true", [""; 0]), &SigSet::empty(), Some(guard.as_raw_fd())).unwrap();
+        let status = waitpid(child.pid, None).unwrap();
+        assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child.pid, 0));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -41,9 +41,9 @@ impl Guard {
         self.pid
     }
 
-    /// From now on the group `leader` dies with the agent.
-    pub(super) fn add(&mut self, leader: Pid) -> io::Result<()> {
-        self.groups.write_all(&leader.as_raw().to_ne_bytes())
+    /// Where a child writes its pid, as `pid_t`: from then on the group of that number dies with the agent.
+    pub(super) fn groups(&self) -> RawFd {
+        self.groups.as_raw_fd()
     }
 
     /// The group `leader` is empty; its number may soon be a stranger's.

@@ -180,10 +180,9 @@ impl Children {
 
     fn spawn(&self, command: &Command, mask: &SigSet) -> Result<Child, SpawnError> {
         let mut register = self.lock();
-        let Forked { pid, output } = fork::spawn(command, mask)?;
+        let Forked { pid, output } = fork::spawn(command, mask, register.guard.as_ref().map(Guard::groups))?;
         let (sender, exit) = watch::channel(None);
         register.exits.insert(pid, sender);
-        register.tell_guard(|guard| guard.add(pid));
         Ok(Child { pid, exit, output })
     }
 
@@ -202,7 +201,11 @@ impl Children {
                     warn!(%exit, "guard ended, a killed agent would leave its children behind");
                     register.guard = None;
                 }
-                None => debug!(%pid, %exit, "reaped an orphan"),
+                None => {
+                    // Also a child that could not be executed: it has told the guard of itself.
+                    register.forget_group(pid);
+                    debug!(%pid, %exit, "reaped an orphan");
+                }
             }
         }
     }
@@ -220,12 +223,8 @@ impl Register {
     }
 
     fn forget_group(&mut self, leader: Pid) {
-        self.tell_guard(|guard| guard.forget(leader));
-    }
-
-    fn tell_guard(&mut self, word: impl FnOnce(&mut Guard) -> io::Result<()>) {
         // A guard that cannot be reached has ended, which the reaper reports.
-        if let Some(Err(error)) = self.guard.as_mut().map(word) {
+        if let Some(Err(error)) = self.guard.as_mut().map(|guard| guard.forget(leader)) {
             debug!(%error, "guard not reached");
         }
     }
