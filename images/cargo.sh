@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
 
-need_rust
-need_build
+need_rust host
+need_build all
 cd "$ROOT"
 exec cargo "$@"

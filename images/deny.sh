@@ -8,7 +8,7 @@ source "$(dirname "$0")/steps.sh"
 CARGO_DENY=0.20.2
 
 cd "$ROOT"
-need_rust
+need_rust host
 cargo_tool cargo-deny "$CARGO_DENY"
 deny=("$CACHE/tools/bin/cargo-deny" --locked --log-level warn check --hide-inclusion-graph)
 "${deny[@]}" bans licenses sources

@@ -1,7 +1,13 @@
 # shellcheck shell=bash
 # Sourced by the scripts here: how they speak, fail and get what they need.
 
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+  echo "error: this script needs bash 4.4 or newer, and this is $BASH_VERSION (on macOS: brew install bash). The fleet itself needs none: docker compose up -d" >&2
+  exit 1
+fi
 shopt -s inherit_errexit
+# What containers run as another user has to be readable for it, whatever the user's own umask is.
+umask 022
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=$ROOT/.cache
 # Logs go there before anything else does: a clone whose images are made already has none.
@@ -27,19 +33,30 @@ need() {
   ((${#packages[@]} == 0)) || install_packages "${packages[@]}"
 }
 
-# need_build [PACKAGE...]: what images/build-packages.txt lists, or these of it.
-need_build() {
+# build_lacks all|PACKAGE...: which packages of images/build-packages.txt are missing, of all or of these.
+build_lacks() {
   local package probe missing=()
   while read -r package probe; do
-    [[ $# == 0 || " $* " == *" $package "* ]] || continue
+    [[ $1 == all || " $* " == *" $package "* ]] || continue
     sh -c "$probe" >/dev/null 2>&1 </dev/null || missing+=("$package")
   done < <(grep -v '^#' "$ROOT/images/build-packages.txt")
-  ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+  echo "${missing[*]:-}"
 }
 
+# need_build all|PACKAGE...: has them installed.
+need_build() {
+  local missing
+  missing=$(build_lacks "$@")
+  # shellcheck disable=SC2086 # one word each
+  [[ -z $missing ]] || install_packages $missing
+}
+
+is_debian() { command -v apt-get >/dev/null && grep -qE '^ID="?(debian)"?$' /etc/os-release; }
+may_install() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
+
 install_packages() {
-  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
-    fail "missing here: $*. Install these packages (on Debian: sudo apt-get install $*), then try again."
+  if ! may_install; then
+    fail "missing here: $*. Install $(how_to_install "$@"), then try again."
   fi
   say "installing $*"
   local log=$CACHE/apt.log
@@ -49,18 +66,68 @@ install_packages() {
   } >"$log" 2>&1 </dev/null || fail "apt-get could not install $*: $(tail -n 3 "$log")"
 }
 
+# how_to_install DEBIAN_PACKAGE...: the command of this distribution, with its own names.
+how_to_install() {
+  local package names=()
+  if command -v dnf >/dev/null; then
+    for package; do
+      case $package in
+        libc6-dev) names+=(glibc-devel) ;;
+        libprotobuf-dev) names+=(protobuf-devel) ;;
+        musl-tools) names+=(musl-gcc) ;;
+        shellcheck) names+=(ShellCheck) ;;
+        *) names+=("$package") ;;
+      esac
+    done
+    echo "them: sudo dnf install ${names[*]}"
+  elif command -v apt-get >/dev/null; then
+    echo "them: sudo apt-get install $*"
+  else
+    echo "what brings them (these are Debian's names)"
+  fi
+}
+
 # A fresh machine runs apt by itself for a while, and mirrors fail now and then.
 apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
 
-# need_rust: cargo, with the target the node's static binary is built for.
+# The target of what runs in containers: static, on the architecture of this machine.
+TARGET=$(uname -m)-unknown-linux-musl
+TARGET=${TARGET/#arm64-/aarch64-}
+
+# The oldest Rust that compiles muster, as Cargo.toml has it.
+rust_version() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml"; }
+
+# rust_lacks host|TARGET: what is wrong with the Rust of this machine; empty when nothing is.
+rust_lacks() {
+  local version
+  if ! command -v cargo >/dev/null || ! version=$(cd "$ROOT" && rustc --version 2>&1); then
+    echo "cargo (Rust $(rust_version) or newer) is missing: install it with rustup"
+  elif [[ $(printf '%s\n' "$(rust_version)" "$(cut -d' ' -f2 <<<"$version")" | sort -V | head -n 1) != "$(rust_version)" ]]; then
+    echo "this Rust is $(cut -d' ' -f2 <<<"$version"), and $(rust_version) or newer is needed: rustup update, or install it with rustup"
+  elif [[ $1 != host && ! -d $(cd "$ROOT" && rustc --print sysroot)/lib/rustlib/$1 ]] && ! command -v rustup >/dev/null; then
+    # Debian's own cargo has no rustup: then the target must have come with it.
+    echo "this Rust has no target $1, and rustup is not there to add it"
+  fi
+}
+
+# need_rust host|TARGET: cargo, with that target where one is named.
 need_rust() {
-  command -v cargo >/dev/null ||
-    fail "cargo (Rust 1.95 or newer) is missing: install it with rustup, or let the image build use the rust:1.95 image."
-  # Debian's own cargo has no rustup: then the target must have come with it.
-  [[ -d $(cd "$ROOT" && rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-musl ]] && return
-  command -v rustup >/dev/null || fail "this Rust has no target x86_64-unknown-linux-musl, and rustup is not there to add it"
-  (cd "$ROOT" && rustup target add x86_64-unknown-linux-musl >/dev/null 2>&1) ||
-    fail "rustup could not add the target x86_64-unknown-linux-musl"
+  local lacks
+  lacks=$(rust_lacks "$1")
+  [[ -z $lacks ]] || fail "$lacks"
+  [[ $1 != host && ! -d $(cd "$ROOT" && rustc --print sysroot)/lib/rustlib/$1 ]] || return 0
+  (cd "$ROOT" && rustup target add "$1" >/dev/null 2>&1) || fail "rustup could not add the target $1"
+}
+
+# compiler_lacks: why the node cannot be compiled on this machine as it is; empty when it can.
+compiler_lacks() {
+  local lacks
+  lacks=$(rust_lacks "$TARGET")
+  if [[ -z $lacks ]] && ! may_install; then
+    lacks=$(build_lacks all)
+    [[ -z $lacks ]] || lacks="missing here: $lacks"
+  fi
+  echo "$lacks"
 }
 
 # cargo_tool NAME VERSION: compiled from crates.io with its own lock file, into .cache/tools.

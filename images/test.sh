@@ -40,8 +40,8 @@ one_stage() {
 }
 
 test_lint() {
-  need_rust
-  need_build
+  need_rust host
+  need_build all
   need shellcheck=shellcheck
   cargo fmt --all --check
   cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
@@ -59,8 +59,8 @@ test_lint() {
 }
 
 test_unit() {
-  need_rust
-  need_build
+  need_rust host
+  need_build all
   need curl=curl
   images/parts.sh etcd envoy nginx
   cargo test --workspace --locked --quiet
@@ -68,8 +68,8 @@ test_unit() {
 
 # The page in a real browser, before a real fleet.
 test_page() {
-  need_rust
-  need_build
+  need_rust host
+  need_build all
   images/parts.sh etcd envoy nginx
   cargo build --locked --quiet -p muster -p testbed
   images/browser.sh testbed/page/check.py
