@@ -1,4 +1,4 @@
-# Every command a person needs; `make help` lists them. The work is done by the scripts in images/ and by cargo.
+# Every command a person needs; `make help` lists them. The work is done by the scripts in scripts/ and images/ and by cargo.
 .DEFAULT_GOAL := help
 .PHONY: help up up-local scale stop kill kill-leader status verify check muster observe logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots roll backup restore
 
@@ -6,7 +6,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 up: ## start the fleet (containers, or plain processes without an engine) and print the list
-	@images/fleet.sh up
+	@scripts/fleet.sh up
 
 up-local: ## start the same fleet as plain processes, without containers
 	@images/parts.sh etcd envoy nginx
@@ -14,49 +14,49 @@ up-local: ## start the same fleet as plain processes, without containers
 	@target/release/testbed up
 
 scale: ## make scale N=5: change the number of nodes
-	@images/fleet.sh scale '$(N)'
+	@scripts/fleet.sh scale '$(N)'
 
 stop: ## stop a node gracefully (NODE=name, id or address; the youngest by default)
-	@images/fleet.sh stop '$(NODE)'
+	@scripts/fleet.sh stop '$(NODE)'
 
 kill: ## kill a node with SIGKILL (NODE=...)
-	@images/fleet.sh kill '$(NODE)'
+	@scripts/fleet.sh kill '$(NODE)'
 
 kill-leader: ## kill the node that leads
-	@images/fleet.sh kill-leader
+	@scripts/fleet.sh kill-leader
 
 status: ## containers and roster
-	@images/fleet.sh status
+	@scripts/fleet.sh status
 
 verify: ## registry, every node's file and Envoy compared; exit 3 on a difference
-	@images/fleet.sh muster verify --wait 10
+	@scripts/fleet.sh muster verify --wait 10
 
 check: ## what is well and what is not, with a hint for each
-	@images/fleet.sh muster check
+	@scripts/fleet.sh muster check
 
 muster: ## make muster ARGS='drain NODE --wait': a command of muster's, in a node
-	@images/fleet.sh muster $(ARGS)
+	@scripts/fleet.sh muster $(ARGS)
 
 roll: ## replace what is out of date, one container at a time, without losing a request
-	@images/roll.sh
+	@scripts/roll.sh
 
 backup: ## make backup FILE=x: a snapshot of etcd into a file
-	@images/registry.sh backup '$(FILE)'
+	@scripts/registry.sh backup '$(FILE)'
 
 restore: ## make restore FILE=x: etcd from that snapshot; requests are served meanwhile
-	@images/registry.sh restore '$(FILE)'
+	@scripts/registry.sh restore '$(FILE)'
 
 observe: ## Prometheus beside the fleet, with its alerts; docs/dashboards has Grafana's dashboard
-	@images/fleet.sh observe
+	@scripts/observe.sh
 
 logs: ## follow everybody's log
-	@images/fleet.sh logs
+	@scripts/fleet.sh logs
 
 down: ## remove the containers, keep etcd's data
-	@images/fleet.sh down
+	@scripts/fleet.sh down
 
 clean: ## down, and remove data and images
-	@images/fleet.sh clean
+	@scripts/fleet.sh clean
 
 images: ## make the images without starting anything
 	@images/build.sh

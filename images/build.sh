@@ -24,7 +24,8 @@ main() {
   for image; do
     [[ $image =~ ^(node|etcd|front|envoy|prometheus|peers)$ ]] || fail "unknown image '$image': node, etcd, front, envoy, prometheus or peers"
   done
-  engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
+  need_engine
+  load_settings
   docker buildx version >/dev/null 2>&1 || need_buildx
   choose_base
   for image; do "make_$image"; done

@@ -16,7 +16,7 @@ OUT=$ROOT/target/sbom
 main() {
   need_rust host
   need python3=python3
-  engine_answers || fail "no container engine answers: the image cannot be read"
+  need_engine
   "$ROOT/images/build.sh" node
   cargo_tool cargo-cyclonedx "$CARGO_CYCLONEDX"
   WORK=$(mktemp -d)

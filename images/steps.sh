@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts here: how they speak, fail and get what they need.
+# Sourced by what compiles, tests and measures: beside scripts/lib.sh, how it gets what it needs. Bash and GNU tools.
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
   echo "error: this script needs bash 4.4 or newer, and this is $BASH_VERSION (on macOS: brew install bash). The fleet itself needs none: docker compose up -d" >&2
@@ -9,20 +9,8 @@ shopt -s inherit_errexit
 # What containers run as another user has to be readable for it, whatever the user's own umask is.
 umask 022
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-CACHE=$ROOT/.cache
-# Logs go there before anything else does: a clone whose images are made already has none.
-mkdir -p "$CACHE"
-
-# Messages go to stderr: stdout is for data, such as the list of addresses.
-say() { printf '%s\n' "$*" >&2; }
-warn() { printf 'WARNING: %s\n' "$*" >&2; }
-fail() {
-  printf 'error: %s\n' "$*" >&2
-  exit 1
-}
-
-seconds() { date +%s.%N; }
-since() { awk -v a="$1" -v b="$(seconds)" 'BEGIN { printf "%.1f s", b - a }'; }
+# shellcheck source=scripts/lib.sh
+source "$ROOT/scripts/lib.sh"
 
 # need PROGRAM=PACKAGE...: installs what is missing on Debian as root, and names it everywhere else.
 need() {
@@ -139,22 +127,4 @@ cargo_tool() {
   cargo install --quiet --locked --root "$CACHE/tools" "$1@$2" >"$CACHE/$1.log" 2>&1 ||
     fail "$1 $2 could not be compiled: $(tail -n 3 "$CACHE/$1.log")"
   say "compiled $1 in $(since "$started")"
-}
-
-engine_answers() { command -v docker >/dev/null && docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
-
-# setting NAME: from the environment, else from .env, as compose does it.
-setting() {
-  local value=${!1:-}
-  [[ -n $value ]] || value=$(sed -n "s/^$1=//p" "$ROOT/.env")
-  [[ -n $value ]] || fail "$1 is set neither in the environment nor in .env"
-  echo "$value"
-}
-
-warn_standin() {
-  say "*******************************************************************************"
-  say "* NOT alpine:3.10. No image, no registry and no root file system was found,   *"
-  say "* so the containers stand on busybox under the name muster/not-alpine:3.10.   *"
-  say "* Set ALPINE_ROOTFS to alpine-minirootfs-3.10.9-x86_64.tar.gz for the real one. *"
-  say "*******************************************************************************"
 }

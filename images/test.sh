@@ -46,7 +46,7 @@ test_lint() {
   cargo fmt --all --check
   cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
   # Run from the top, so that "source=images/steps.sh" is found.
-  shellcheck --external-sources images/*.sh images/*/*.sh loadtest/*.sh loadtest/*/*.sh .ci/run
+  shellcheck --external-sources images/*.sh images/*/*.sh scripts/*.sh loadtest/*.sh loadtest/*/*.sh .ci/run
   images/parts.sh promtool
   "$CACHE/parts/bin/promtool" test rules docs/alerts/muster.rules.test.yaml >"$CACHE/promtool.log" 2>&1 ||
     fail "the alert rules: $(cat "$CACHE/promtool.log")"
@@ -77,7 +77,7 @@ test_page() {
 
 # The whole fleet in containers, under a project name and a port of its own.
 test_containers() {
-  engine_answers || fail "no container engine answers, and the containers are part of the test"
+  need_engine
   images/parts.sh compose buildx
   images/build.sh
   docker compose config --quiet

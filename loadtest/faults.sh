@@ -107,7 +107,7 @@ fault_edge_stop() {
 fault_roll() {
   until_second "$EVENT_AT"
   # shellcheck disable=SC2153 # from fleet.sh
-  LONGEST=180 step roll everything env "COMPOSE_PROJECT_NAME=$PROJECT" "${ADDRESS[@]}" ALL=yes "$ROOT/images/roll.sh"
+  LONGEST=180 step roll everything env "COMPOSE_PROJECT_NAME=$PROJECT" "${ADDRESS[@]}" ALL=yes "$ROOT/scripts/roll.sh"
 }
 
 # Two thirds of the rest with one member less, one third without any.

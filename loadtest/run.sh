@@ -40,7 +40,8 @@ USAGE
 
 main() {
   options "$@"
-  engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
+  need_engine
+  load_settings
   need curl=curl
   "$ROOT/images/parts.sh" k6 2>/dev/null || "$ROOT/images/parts.sh" k6
   docker compose version >/dev/null 2>&1 || "$ROOT/images/parts.sh" compose

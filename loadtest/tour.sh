@@ -24,7 +24,8 @@ main() {
   # shellcheck disable=SC2086 # a list of words
   [[ $mode == demo ]] || fault=${fault:-$(shuf -n 1 -e $FAULTS)}
   [[ $mode == demo || " $FAULTS " == *" $fault "* ]] || fail "there is no fault '$fault'; there are: $FAULTS"
-  engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
+  need_engine
+  load_settings
   need curl=curl
   "$ROOT/images/parts.sh" k6 2>/dev/null || "$ROOT/images/parts.sh" k6
   fleet_is "${COMPOSE_PROJECT_NAME:-muster}" "$(setting MUSTER_BIND)" "$(setting MUSTER_PORT)"
@@ -214,7 +215,7 @@ count_begins() {
 # counted METRIC: how often so far; nothing yet is 0.
 counted() {
   local answer
-  answer=$(curl --silent --max-time 2 "$API/v1/metrics/$1" | grep -o '"count":[0-9]*' | cut -d: -f2 || true)
+  answer=$(curl --noproxy '*' --silent --max-time 2 "$API/v1/metrics/$1" | grep -o '"count":[0-9]*' | cut -d: -f2 || true)
   echo "${answer:-0}"
 }
 

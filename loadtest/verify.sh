@@ -40,7 +40,7 @@ compare() {
   printf '%-15s %-12s %-8s %-8s %s\n' IP NODE REGISTRY FILE ENVOY
   while read -r id address; do
     [[ -n $id ]] || continue
-    file=$(curl --silent --max-time 2 "http://$address:8080/ips.txt" || true)
+    file=$(curl --noproxy '*' --silent --max-time 2 "http://$address:8080/ips.txt" || true)
     verdict=$(printf '%-15s %-12s %-8s %-8s %s' "$address" "$id" "$(has "$registry" "$address")" \
       "$([[ $file == "$expected" ]] && echo agrees || echo differs)" "$(has "$(cut -d' ' -f1 <<<"$envoy")" "$address")")
     echo "$verdict"
@@ -81,7 +81,7 @@ answers() {
   local count
   count=$(wc -l <<<"$expected")
   # Each on a connection of its own, which the kernel gives to either Envoy.
-  curl --silent --max-time 10 --header "Connection: close" --dump-header - "$URL/ips.txt?[1-$((ASKED * count))]" 2>/dev/null | tr -d '\r' |
+  curl --noproxy '*' --silent --max-time 10 --header "Connection: close" --dump-header - "$URL/ips.txt?[1-$((ASKED * count))]" 2>/dev/null | tr -d '\r' |
     awk -v expected="$expected" '
       function flush() { if (status != "") print by, (status == 200 && body == expected) ? "agrees" : "answers " status " with " body }
       BEGIN { gsub("\n", " ", expected) }

@@ -36,7 +36,7 @@ USAGE
 
 main() {
   options "$@"
-  engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
+  need_engine
   need curl=curl python3=python3
   "$ROOT/images/parts.sh" k6 wrk 2>/dev/null || "$ROOT/images/parts.sh" k6 wrk
   docker compose version >/dev/null 2>&1 || "$ROOT/images/parts.sh" compose

@@ -56,9 +56,9 @@ stopped_nodes() {
 sees_all_three() {
   local deadline=$((SECONDS + 30)) answers
   while ((SECONDS < deadline)); do
-    answers=$(curl --silent --max-time 5 --output /dev/null --write-out '%{http_code} %header{x-served-by}\n' "$TARGET/page.txt?[1-20]" 2>/dev/null || true)
+    answers=$(curl --noproxy '*' --silent --max-time 5 --output /dev/null --write-out '%{http_code} %header{x-served-by}\n' "$TARGET/page.txt?[1-20]" 2>/dev/null || true)
     if (($(grep -c '^200 ' <<<"$answers") == 20 && $(sort -u <<<"$answers" | wc -l) == 3)) &&
-      (($(curl --silent --max-time 2 "$TARGET/ips.txt" | grep -c .) == 3)); then
+      (($(curl --noproxy '*' --silent --max-time 2 "$TARGET/ips.txt" | grep -c .) == 3)); then
       return
     fi
     sleep 0.2

@@ -56,11 +56,11 @@ impl Prometheus {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = free.expect("a free port").port();
         let network = fleet.network();
-        let mut observe = Command::new(root().join("images/fleet.sh"));
-        observe.arg("observe").env("COMPOSE_PROJECT_NAME", network.trim_end_matches("_fleet"));
+        let mut observe = Command::new(root().join("scripts/observe.sh"));
+        observe.env("COMPOSE_PROJECT_NAME", network.trim_end_matches("_fleet"));
         observe.env("MUSTER_PORT", fleet.edge().port().to_string());
         observe.env("MUSTER_PROMETHEUS_PORT", port.to_string());
-        let Output { status, stderr, .. } = observe.output().expect("images/fleet.sh");
+        let Output { status, stderr, .. } = observe.output().expect("scripts/observe.sh");
         let said = String::from_utf8_lossy(&stderr);
         let url = format!("http://127.0.0.1:{port}");
         assert!(status.success() && said.contains("targets after") && said.contains(&url), "{said}");

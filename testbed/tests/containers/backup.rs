@@ -48,7 +48,7 @@ pub fn a_backup_brings_back_what_was_lost(fleet: &Fleet) {
         let state = fleet.docker(["inspect", "-f", "{{.State.Status}}", &fleet.service("etcd1")]);
         if state.trim() == "running" { Err("it runs".to_owned()) } else { Ok(()) }
     });
-    fleet.signal_script(restore.id(), "images/registry.sh");
+    fleet.signal_script(restore.id(), "scripts/registry.sh");
     assert!(!restore.wait().expect("it ends").success(), "an interrupted restore is no success");
     fleet.agrees("an interrupted restore", 3, STARTED);
     assert!(!marks().contains("absent"), "etcd has what it had");

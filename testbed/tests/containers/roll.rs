@@ -61,7 +61,7 @@ pub fn an_interrupted_roll_is_finished_by_the_next(fleet: &Fleet) {
         if left < NODES { Ok(()) } else { Err("none is".to_owned()) }
     });
     // As Ctrl-C does: to make and to its script.
-    fleet.signal_script(roll.id(), "images/roll.sh");
+    fleet.signal_script(roll.id(), "scripts/roll.sh");
     assert!(!roll.wait().expect("it ends").success(), "an interrupted roll is no success");
     fleet.make(&["roll"], &[ALL]);
     fleet.agrees("the interrupted roll finished", NODES, STARTED);
