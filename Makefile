@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in scripts/ and images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help up up-local scale stop kill kill-leader status verify check muster observe logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots roll backup restore
+.PHONY: help install-unit remove-unit up up-local scale stop kill kill-leader status verify check muster observe logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots roll backup restore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,12 @@ backup: ## make backup FILE=x: a snapshot of etcd into a file
 
 restore: ## make restore FILE=x: etcd from that snapshot; requests are served meanwhile
 	@scripts/registry.sh restore '$(FILE)'
+
+install-unit: ## a systemd unit that brings the fleet up with the engine (as root)
+	@scripts/unit.sh install
+
+remove-unit: ## take that unit away again (as root)
+	@scripts/unit.sh remove
 
 observe: ## Prometheus beside the fleet, with its alerts; docs/dashboards has Grafana's dashboard
 	@scripts/observe.sh
@@ -98,7 +104,7 @@ demo: ## a tour of about three minutes: break everything while k6 counts what cl
 	@loadtest/tour.sh demo
 
 break: ## make break FAULT=kill (at random without): one fault of the running fleet, and what clients noticed
-	@loadtest/tour.sh break $(FAULT)
+	@scripts/break.sh $(FAULT)
 
 load: ## make load SCENARIO=kill: load a fleet of its own, break it, ask who agrees (ARGS='--rate 200 --runs 5')
 	@images/build.sh

@@ -33,7 +33,7 @@ main() {
 a_fault_on_the_tour() {
   local fault port=${URL##*:}
   for fault; do
-    COMPOSE_PROJECT_NAME=$PROJECT MUSTER_PORT=$port "$HERE/tour.sh" break "$fault" >>"$LOG" 2>&1 ||
+    COMPOSE_PROJECT_NAME=$PROJECT MUSTER_PORT=$port "$ROOT/scripts/break.sh" "$fault" >>"$LOG" 2>&1 ||
       fail "make break FAULT=$fault: $(tail -n 5 "$LOG")"
     say "make break FAULT=$fault breaks nothing"
   done

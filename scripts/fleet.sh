@@ -1,5 +1,5 @@
 #!/bin/sh
-# The everyday commands: scripts/fleet.sh up|scale N|stop [NODE]|kill [NODE]|kill-leader|status|muster COMMAND|logs|down|clean
+# The everyday commands: scripts/fleet.sh up|start|scale N|stop [NODE]|kill [NODE]|kill-leader|status|muster COMMAND|logs|down|clean
 set -eu
 umask 022
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
@@ -16,9 +16,9 @@ cd "$ROOT"
 main() {
   command=${1:-}
   case $command in
-    up | scale | stop | kill | status | muster | logs | down | clean) ;;
+    up | start | scale | stop | kill | status | muster | logs | down | clean) ;;
     kill-leader) command=kill_leader ;;
-    *) fail "scripts/fleet.sh up, scale N, stop, kill, kill-leader, status, muster COMMAND, logs, down or clean" ;;
+    *) fail "scripts/fleet.sh up, start, scale N, stop, kill, kill-leader, status, muster COMMAND, logs, down or clean" ;;
   esac
   shift
   [ "$command" != up ] || without_engine
@@ -140,6 +140,18 @@ start_fleet() {
     $up >"$CACHE/compose.log" 2>&1 && return
   fi
   start_despite_paused || fail "docker compose could not start the fleet: $(tail -n 3 "$CACHE/compose.log")"
+}
+
+# What was there, after a restart of the engine: for a unit at boot, which builds nothing and asks no questions.
+fleet_start() {
+  started=$(seconds)
+  count=$(count_of "$(containers -a nginx)")
+  [ "$count" -gt 0 ] || fail "no fleet is here (project $PROJECT): make up"
+  renew_ended_certificates
+  start_fleet "$count"
+  wait_complete
+  say "$count nodes serve again after $(since "$started")"
+  judge_members
 }
 
 fleet_scale() {

@@ -19,6 +19,7 @@ MUSTER_NODES number 1 $MAX_NODES
 MUSTER_TTL number 2 60
 MUSTER_DRAIN_TIMEOUT number 0 600
 MUSTER_PKI_DAYS number 1 3650
+MUSTER_SITE_OPTIONS options
 MUSTER_LOG_FORMAT word auto,json,text
 MUSTER_ACCESS_LOG word all,errors,off
 MUSTER_FLEET name 63
@@ -50,6 +51,8 @@ check_setting() {
         *",$2,"*) [ -n "$2" ] || wrong "$1" "$2" "one of $4" ;;
         *) wrong "$1" "$2" "one of $4" ;;
       esac ;;
+    options)
+      case $2 in ro | ro,z | ro,Z) ;; *) wrong "$1" "$2" "ro, or with SELinux ro,z" ;; esac ;;
     name)
       # Of these characters only, or a space in a name would end it somewhere else.
       case $2 in "" | *[!A-Za-z0-9._-]*) wrong "$1" "$2" "letters, digits, '.', '_' and '-'" ;; esac

@@ -15,7 +15,19 @@ compose_files() {
   [ -z "$(containers -a front)" ] || [ "$(docker inspect -f '{{len .HostConfig.Sysctls}}' "$(containers -a front | head -n 1)")" != 0 ] ||
     more="$more compose.sysctl.yaml"
   for file in $more; do add_compose_file "$file"; done
+  site_options
   ! tls_is_wanted || tls_settings
+}
+
+# A directory of one's own carries a label that SELinux lets no container read.
+site_options() {
+  case $(optional MUSTER_SITE_DIR) in
+    /* | ./* | ../*)
+      case $(docker info --format '{{.SecurityOptions}}' 2>/dev/null) in
+        *selinux*) export MUSTER_SITE_OPTIONS=ro,z ;;
+      esac
+      ;;
+  esac
 }
 
 # add_compose_file FILE

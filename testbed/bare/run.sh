@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Proves the first commands on machines where nothing is installed: testbed/bare/run.sh [--without PACKAGE] [packages] [debian] [compose] [alpine] [engine]
+#
+#   packages  a bare Debian 12: each package of images/build-packages.txt is seen to be missing, one by one, and named
+#   debian    a bare Debian 12 with Rust, git, make and a docker client: make up, make verify, make down
+#   compose   no make, no Rust: `docker compose up -d` on stand-ins of the official images, then `make up` on top of it
+#   alpine    busybox, no bash: every everyday command
+#   engine    an engine of its own that is stopped, killed and started again under a running fleet
+#
+# From a fresh clone of HEAD. Each machine is a container that is made anew; only its root file system is kept in .cache/bare.
+# --without leaves a package out of the list of the clone: then debian and compose have to fail, and name it.
+set -euo pipefail
+# shellcheck source=images/steps.sh
+source "$(dirname "$0")/../../images/steps.sh"
+# shellcheck source=testbed/bare/machine.sh
+source "$ROOT/testbed/bare/machine.sh"
+# shellcheck source=testbed/bare/engine.sh
+source "$ROOT/testbed/bare/engine.sh"
+cd "$ROOT"
+
+PARTS="packages debian compose alpine engine"
+WITHOUT=
+
+main() {
+  local part
+  if [[ ${1:-} == --without ]]; then
+    WITHOUT=${2:?which package}
+    grep -q "^$WITHOUT " images/build-packages.txt || fail "images/build-packages.txt has no package $WITHOUT"
+    shift 2
+  fi
+  # shellcheck disable=SC2086 # a list of words
+  (($# > 0)) || set -- $PARTS
+  for part; do [[ " $PARTS " == *" $part "* ]] || fail "unknown part '$part': $PARTS"; done
+  [[ $(id -u) == 0 ]] || fail "the bare machines need root: debootstrap makes a root file system"
+  is_debian || fail "the bare machines need Debian: debootstrap makes their root file system from this machine's own mirror"
+  need_engine
+  [[ -z $(git status --porcelain) ]] || say "not committed, so not tried: $(git status --porcelain | head -n 3 | tr '\n' ' ')"
+  prepare
+  for part; do step "$part"; done
+}
+
+# step PART
+step() {
+  local started
+  started=$(seconds)
+  say "-- bare: $1"
+  "bare_$1"
+  say "-- bare: $1 passed in $(since "$started")"
+}
+
+bare_packages() {
+  local package image said
+  image=$(debian_root)
+  # Without any of them at first; then all but one.
+  while read -r package _; do
+    said=$(docker run --rm --volume "$CLONE:$CLONE:ro" --volume "$CLONE/.cache" --workdir "$CLONE" --entrypoint bash "$image" -c \
+      'source images/steps.sh && build_lacks all')
+    [[ " $said " == *" $package "* || $package == make ]] || fail "on a bare Debian $package is not seen to be missing: $said"
+  done < <(grep -v '^#' images/build-packages.txt)
+  for package in libprotobuf-dev libc6-dev; do
+    said=$(docker run --rm --volume "$CLONE:$CLONE:ro" --volume "$CLONE/.cache" --workdir "$CLONE" --entrypoint bash \
+      --volume "$WORK/apt:/etc/apt:ro" "$image" -c \
+      "apt-get update -qq >/dev/null && apt-get install -qq --no-install-recommends \$(grep -v '^#' images/build-packages.txt | cut -d' ' -f1 | grep -vx $package) >/dev/null 2>&1 &&
+      source images/steps.sh && build_lacks all") || fail "the packages but $package could not be installed: $said"
+    # gcc without libc6-dev finds no header, and nothing else is missing then.
+    [[ $said == "$package" || $package == libc6-dev ]] || fail "without $package this is said to be missing: '$said'"
+  done
+}
+
+# Images under names of its own: those of this machine, made before, would prove nothing.
+bare_debian() {
+  fleet_is debian
+  machine "$(debian_root)" --rust
+  if [[ -n $WITHOUT ]]; then
+    ! inside "make up" || fail "make up succeeds without $WITHOUT"
+    grep -q "$WITHOUT\|$(probe_words)" "$WORK/log" || fail "without $WITHOUT make up does not name it: $(tail -n 5 "$WORK/log")"
+    say "without $WITHOUT: $(grep '^error' "$WORK/log" | head -n 1)"
+    return
+  fi
+  inside "make up" || fail "make up on a bare Debian: $(tail -n 20 "$WORK/log")"
+  listed 3
+  inside "make verify" || fail "make verify: $(tail -n 20 "$WORK/log")"
+  grep -q "agrees: 3 nodes\|agree: 3 nodes\|agrees" "$WORK/log" || fail "make verify says: $(tail -n 5 "$WORK/log")"
+  inside "make down" || fail "make down: $(tail -n 20 "$WORK/log")"
+  [[ -z $(docker ps -aq --filter "label=com.docker.compose.project=$PROJECT") ]] || fail "make down left containers"
+  keep_images
+}
+
+# What is said when a package is missing that no package manager was asked for.
+probe_words() {
+  case $WITHOUT in
+    libprotobuf-dev) echo 'descriptor.proto' ;;
+    protobuf-compiler) echo 'protoc' ;;
+    musl-tools) echo 'musl-gcc' ;;
+    libc6-dev) echo 'stdlib.h\|crt1.o' ;;
+    *) echo "$WITHOUT" ;;
+  esac
+}
+
+bare_compose() {
+  local before asked
+  fleet_is compose
+  stand_ins
+  machine "$(debian_root)" --plugins
+  inside "docker compose pull --ignore-buildable 2>&1 || true"
+  ! grep -q "Pulling" "$WORK/log" || fail "docker compose pull asks for: $(grep Pulling "$WORK/log")"
+  inside "docker compose --progress plain pull"  || fail "docker compose pull: $(tail -n 5 "$WORK/log")"
+  if [[ -n $WITHOUT ]]; then
+    ! inside "docker compose up -d" || fail "docker compose up succeeds without $WITHOUT"
+    grep -q "$WITHOUT\|$(probe_words)" "$WORK/log" || fail "without $WITHOUT docker compose up does not name it: $(tail -n 5 "$WORK/log")"
+    say "without $WITHOUT: $(grep -i "$WITHOUT\|$(probe_words)" "$WORK/log" | head -n 1)"
+    return
+  fi
+  inside "docker compose up -d" || fail "docker compose up -d: $(tail -n 20 "$WORK/log")"
+  listed 3
+  before=$(docker ps -q --no-trunc --filter "label=com.docker.compose.project=$PROJECT" | sort)
+  asked=$(seconds)
+  inside "scripts/fleet.sh up" || fail "up on top of it: $(tail -n 20 "$WORK/log")"
+  ! grep -q "compiling\|building\|built" "$WORK/log" || fail "up on top of docker compose up makes images again: $(cat "$WORK/log")"
+  ! grep -q "out of date" "$WORK/log" || fail "up finds out of date what docker compose has just made: $(cat "$WORK/log")"
+  say "up on top of it: nothing made again ($(since "$asked"))"
+  [[ $(docker ps -q --no-trunc --filter "label=com.docker.compose.project=$PROJECT" | sort) == "$before" ]] || fail "up replaced containers"
+  inside "scripts/fleet.sh down" || fail "down: $(tail -n 20 "$WORK/log")"
+}
+
+# Every everyday command, by a user who has busybox and a docker client.
+bare_alpine() {
+  fleet_is alpine
+  use_images
+  machine alpine:3.10 --glibc --plugins
+  inside "! command -v bash" || fail "this Alpine has bash, so it proves nothing"
+  everyday "make up"
+  everyday "make scale N=5"
+  everyday "make stop"
+  everyday "make kill"
+  everyday "make kill-leader"
+  everyday "make up"
+  everyday "make status"
+  everyday "make verify"
+  everyday "make check"
+  everyday "make backup FILE=$WORK/etcd.db"
+  everyday "make restore FILE=$WORK/etcd.db"
+  everyday "make roll ALL=yes"
+  everyday "make break FAULT=kill"
+  everyday "make break FAULT=etcd"
+  inside "scripts/fleet.sh logs & sleep 3; kill \$!; true" || fail "logs: $(tail -n 5 "$WORK/log")"
+  grep -q nginx "$WORK/log" || fail "logs shows nothing of nginx: $(tail -n 5 "$WORK/log")"
+  everyday "make down"
+  everyday "make clean"
+}
+
+everyday() {
+  local started
+  started=$(seconds)
+  inside "$1" || fail "$1 on Alpine: $(tail -n 20 "$WORK/log")"
+  say "   $1 ($(since "$started"))"
+}
+
+main "$@"
