@@ -21,7 +21,7 @@ use crate::fleet::KeySpace;
 use crate::metrics::{DrainResult, Metrics, Phase};
 use crate::pki::follow::unix_now;
 use crate::pki::tls::{Needs, Tls};
-use crate::process::command::Command;
+use crate::process::command::{Command, Exit};
 use crate::process::nginx::{Limits, Nginx, holds_a_file};
 use crate::process::readiness::Question;
 use crate::process::served::{ChildSpec, End, Served};
@@ -122,6 +122,9 @@ impl Node {
                         End::NotStarted(_) => {
                             let given_as = if self.nginx.is_some() { "--nginx" } else { "COMMAND" };
                             error!(%end, given_as, "served process cannot be started: leaving");
+                        }
+                        End::Exited(Exit::Code(0)) if self.nginx.is_none() => {
+                            info!(%end, "served process has finished: leaving");
                         }
                         _ => error!(%end, "served process has ended: leaving"),
                     }

@@ -2,6 +2,7 @@
 
 mod check;
 mod commands;
+mod duration;
 mod edge;
 mod endpoint;
 mod network;
@@ -38,6 +39,8 @@ pub const TTL_SECONDS: std::ops::RangeInclusive<u64> = 2..=60;
 pub const MAX_DRAIN_SECONDS: u64 = 600;
 /// Longest wait of a command for etcd.
 pub const MAX_WAIT_SECONDS: u64 = 600;
+/// Longest look back of `events --since`: ten years.
+pub const MAX_SINCE_SECONDS: u64 = 10 * 365 * 86_400;
 /// Longest linger that may be asked for, in milliseconds.
 pub const MAX_LINGER_MS: u64 = 60_000;
 /// Longest time for which a mark may outlive its node: a year.

@@ -20,7 +20,7 @@ use crate::config::{LogFlags, LogFormat};
 /// The event of lines that a library wrote: their messages are not this program's to fix.
 pub const LIBRARY: &str = "library";
 
-/// Sets the process's logger. Commands that print data log to stderr; `run` has no data and logs to stdout.
+/// Sets the process's logger. What prints data, or runs a COMMAND that does, logs to stderr; all else logs to stdout.
 pub fn start(flags: &LogFlags, to_stdout: bool) {
     let (terminal, writer) = match to_stdout {
         true => (stdout().is_terminal(), BoxMakeWriter::new(stdout)),

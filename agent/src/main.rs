@@ -16,7 +16,12 @@ fn main() -> ExitCode {
     if let Err(wrong) = cli.validate() {
         return refuse(&wrong);
     }
-    log::start(&cli.log, matches!(cli.command, Command::Run(_) | Command::Edge(_)));
+    // With a COMMAND stdout is that program's, as the data of the other commands is theirs.
+    let own_stdout = match &cli.command {
+        Command::Run(flags) => flags.command.is_empty(),
+        command => matches!(command, Command::Edge(_)),
+    };
+    log::start(&cli.log, own_stdout);
     let outcome = match cli.command {
         Command::Run(flags) => run(*flags),
         Command::Edge(flags) => supervise(flags),

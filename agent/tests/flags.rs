@@ -164,7 +164,9 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("--ttl", "99999999999999999999999", &["2 to 60"]),
     ("--ttl", "NaN", &["2 to 60"]),
     ("--ttl", "5.5", &["whole seconds"]),
-    ("--ttl", "5s", &["without a unit"]),
+    ("--ttl", "1500ms", &["whole seconds", "5s"]),
+    ("--ttl", "2m", &["2 to 60"]),
+    ("--drain-timeout", "1 fortnight", &["0 to 600", "2m"]),
     ("--etcd", "", &["is empty", "such as http://etcd1:2379"]),
     ("--etcd", ",", &["is empty", "such as http://etcd1:2379"]),
     ("--etcd", "http://a:2379,", &["is empty", "such as http://etcd1:2379"]),
@@ -258,7 +260,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("--ready-url", "https://127.0.0.1/", &["such as http://127.0.0.1:3000/ready"]),
     ("--ready-url", "/ready", &["such as http://127.0.0.1:3000/ready"]),
     ("--drain-timeout", "601", &["0 to 600", "such as 7"]),
-    ("--drain-timeout", "7s", &["0 to 600"]),
+    ("--drain-timeout", "11m", &["0 to 600"]),
     ("--keep-marks", "0", &["1 to 31536000", "such as 86400"]),
     ("--keep-marks", "1d", &["1 to 31536000"]),
     ("--linger", "60001", &["0 to 60000", "such as 500"]),
@@ -339,7 +341,7 @@ fn flags_that_are_unknown_repeated_or_incomplete_are_refused() {
         (&["edge"], &["<ENVOY>"]),
         (&["edge", "envoy"], &["envoy", "-- "]),
         (&["edge", "--admin", "admin.sock", "--", "envoy"], &["--admin", "such as /run/envoy/admin.sock"]),
-        (&["edge", "--silence", "0", "--", "envoy"], &["--silence", "1 to 60, such as 1"]),
+        (&["edge", "--silence", "0", "--", "envoy"], &["--silence", "1 to 60", "such as 1"]),
         (&["edge", "--silence", "61", "--", "envoy"], &["--silence", "1 to 60"]),
         (&["edge", "--drain-timeout", "601", "--", "envoy"], &["--drain-timeout", "0 to 600"]),
         (&["edge", "--metrics-port", "0", "--", "envoy"], &["--metrics-port", "1 to 65535"]),
@@ -531,7 +533,9 @@ fn a_program_that_cannot_run_ends_the_agent_with_the_codes_of_a_shell() {
     ] {
         let outcome = scene.run(words);
         assert_eq!(outcome.code, Some(code), "{words:?}: {outcome:?}");
-        let told = outcome.stdout.lines().find(|line| line.contains("cannot be started")).unwrap_or_default();
+        // With a COMMAND stdout is that program's.
+        let log = if given_as == "COMMAND" { &outcome.stderr } else { &outcome.stdout };
+        let told = log.lines().find(|line| line.contains("cannot be started")).unwrap_or_default();
         assert!(told.contains(&format!("\"given_as\":\"{given_as}\"")), "{words:?}: {outcome:?}");
     }
 }

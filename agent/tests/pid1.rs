@@ -380,6 +380,19 @@ fn a_command_is_told_its_instance() {
     assert!(instance.len() == 16 && instance.bytes().all(|byte| byte.is_ascii_hexdigit()), "{instance:?}");
 }
 
+/// Whoever pipes a COMMAND's output gets that and nothing else, and one that ends as it should is no error.
+#[test]
+fn stdout_is_the_commands_alone() {
+    let mut words: Vec<String> = ["MUSTER_LOG=info", "MUSTER_LOG_FORMAT=json"].map(String::from).into();
+    words.extend(agent_command("exit"));
+    words.extend(["sh", "-c", "echo said; echo to stderr >&2"].map(String::from));
+    let Output { status, stdout, stderr } = output_of(&words);
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert_eq!((status.code(), String::from_utf8(stdout).unwrap().as_str()), (Some(0), "said\n"), "{stderr}");
+    assert!(stderr.contains("to stderr") && stderr.contains("served process has finished"), "{stderr}");
+    assert!(!stderr.contains("\"level\":\"error\""), "{stderr}");
+}
+
 #[test]
 fn what_cannot_run_is_126_or_127() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::duration::Kind;
 use super::pki::MAX_DAYS;
 use super::{
     MAX_DRAIN_SECONDS, MAX_KEEP_MARKS_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_SILENCE_SECONDS,
-    MAX_WAIT_SECONDS, OnExit, TTL_SECONDS,
+    MAX_SINCE_SECONDS, MAX_WAIT_SECONDS, OnExit, TTL_SECONDS,
 };
 use crate::fleet::is_name;
 
@@ -94,25 +95,15 @@ pub(super) fn program(text: &str) -> Result<PathBuf, String> {
 }
 
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {
-    let (min, max) = (TTL_SECONDS.start(), TTL_SECONDS.end());
-    match text.parse::<u64>() {
-        Ok(seconds) if TTL_SECONDS.contains(&seconds) => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("expected whole seconds from {min} to {max}, such as 5 (without a unit)")),
-    }
+    Kind::seconds(TTL_SECONDS, "5 or 5s").whole().parse(text)
 }
 
 pub(super) fn drain_timeout(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(seconds) if seconds <= MAX_DRAIN_SECONDS => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("expected whole seconds from 0 to {MAX_DRAIN_SECONDS}, such as 7")),
-    }
+    Kind::seconds(0..=MAX_DRAIN_SECONDS, "7 or 2m").parse(text)
 }
 
 pub(super) fn silence(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(seconds) if (1..=MAX_SILENCE_SECONDS).contains(&seconds) => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("expected whole seconds from 1 to {MAX_SILENCE_SECONDS}, such as 1")),
-    }
+    Kind::seconds(1..=MAX_SILENCE_SECONDS, "1 or 1500ms").parse(text)
 }
 
 pub(super) fn socket_file(text: &str) -> Result<PathBuf, String> {
@@ -123,10 +114,7 @@ pub(super) fn socket_file(text: &str) -> Result<PathBuf, String> {
 }
 
 pub(super) fn keep_marks(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(seconds) if (1..=MAX_KEEP_MARKS_SECONDS).contains(&seconds) => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("expected whole seconds from 1 to {MAX_KEEP_MARKS_SECONDS}, such as 86400")),
-    }
+    Kind::seconds(1..=MAX_KEEP_MARKS_SECONDS, "86400 or 24h").parse(text)
 }
 
 pub(super) fn days(text: &str) -> Result<u32, String> {
@@ -137,23 +125,16 @@ pub(super) fn days(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn wait(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(seconds) if seconds <= MAX_WAIT_SECONDS => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("expected whole seconds from 0 to {MAX_WAIT_SECONDS}, such as 30")),
-    }
+    Kind::seconds(0..=MAX_WAIT_SECONDS, "30 or 2m").parse(text)
 }
 
 pub(super) fn since(text: &str) -> Result<Duration, String> {
-    let usage = "expected a time such as 90s, 10m or 2h";
-    let read: jiff::SignedDuration = text.parse().map_err(|_| usage.to_owned())?;
-    Duration::try_from(read).map_err(|_| usage.into())
+    Kind::seconds(0..=MAX_SINCE_SECONDS, "90s, 10m or 2h").parse(text)
 }
 
 pub(super) fn linger(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(ms) if ms <= MAX_LINGER_MS => Ok(Duration::from_millis(ms)),
-        _ => Err(format!("expected milliseconds from 0 to {MAX_LINGER_MS}, such as 500")),
-    }
+    let range = Duration::ZERO..=Duration::from_millis(MAX_LINGER_MS);
+    Kind { unit: Duration::from_millis(1), range, whole: false, example: "500 or 1s" }.parse(text)
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {

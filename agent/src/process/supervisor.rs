@@ -82,20 +82,21 @@ impl Supervisor {
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(io::Error::other("a process can have only one supervisor"));
         }
-        let mask = SigSet::thread_get_mask()?;
+        let mask = SigSet::thread_get_mask().map_err(failed("read the signal mask"))?;
         let guard = match getpid().as_raw() {
             1 => None,
             _ => {
-                prctl::set_child_subreaper(true)?;
-                Some(Guard::start()?)
+                prctl::set_child_subreaper(true).map_err(failed("become the subreaper of its children"))?;
+                Some(Guard::start().map_err(failed("start the guard of its children"))?)
             }
         };
         let (requests, inbox) = mpsc::channel();
         let children = Arc::new(Children(Mutex::new(Register { exits: HashMap::new(), guard })));
         let poke = requests.clone();
-        let signals = signals::listen(move || _ = poke.send(Request::Reap))?;
+        let signals =
+            signals::listen(move || _ = poke.send(Request::Reap)).map_err(failed("listen to signals"))?;
         let owner = Arc::clone(&children);
-        thread::Builder::new().name("children".into()).spawn(move || {
+        let thread = thread::Builder::new().name("children".into()).spawn(move || {
             // A child may have ended before SIGCHLD was listened to.
             owner.reap();
             for request in inbox {
@@ -104,7 +105,8 @@ impl Supervisor {
                     Request::Spawn(command, reply) => _ = reply.send(owner.spawn(&command, &mask)),
                 }
             }
-        })?;
+        });
+        thread.map_err(failed("start the thread that owns the children"))?;
         Ok((Self { requests, children }, signals))
     }
 
@@ -227,6 +229,14 @@ impl Register {
         if let Some(Err(error)) = self.guard.as_mut().map(|guard| guard.forget(leader)) {
             debug!(%error, "guard not reached");
         }
+    }
+}
+
+/// Names the step that failed: an emulator or a sandbox refuses single system calls, and says only "Invalid argument".
+fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> io::Error {
+    move |error| {
+        let error = error.into();
+        io::Error::new(error.kind(), format!("cannot {step}: {error}"))
     }
 }
 
