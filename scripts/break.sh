@@ -39,10 +39,12 @@ main() {
 # Prints how many were answered and how many were lost, after each one.
 ask_all_the_time() {
   CLIENTS=$PROJECT-clients-$$
+  target=http://127.0.0.1:8080/ips.txt
+  ! tls_is_wanted || target=https://127.0.0.1:8443/ips.txt
   # shellcheck disable=SC2016 # for the shell in there
   docker run --detach --name "$CLIENTS" --network "container:$(containers "" front)" --user 65532:65532 --cap-drop ALL \
-    --memory 32m --log-opt max-size=10m "$(setting MUSTER_FRONT_TAG)" sh -c '
-      ask() { printf "GET /ips.txt HTTP/1.1\r\nHost: muster\r\nConnection: close\r\n\r\n" | nc -w 5 127.0.0.1 8080 2>/dev/null | head -n 1 | grep -q " [23]0"; }
+    --memory 32m --log-opt max-size=10m --env TARGET="$target" "$(setting MUSTER_FRONT_TAG)" sh -c '
+      ask() { wget -q -T 5 -Y off --no-check-certificate -O /dev/null "$TARGET" 2>/dev/null; }
       answered=0
       lost=0
       while :; do
