@@ -91,8 +91,8 @@ bench: ## measure join, leave, kill, leader change, without and with TLS; tables
 	@images/parts.sh etcd envoy nginx
 	@images/build.sh binary
 	@images/cargo.sh build --quiet --locked --release -p testbed
-	@MUSTER_BIN=target/x86_64-unknown-linux-musl/release/muster target/release/testbed bench --rounds 20
-	@MUSTER_BIN=target/x86_64-unknown-linux-musl/release/muster target/release/testbed bench --rounds 10 --tls --crowd 0
+	@MUSTER_BIN=target/$(shell uname -m)-unknown-linux-musl/release/muster target/release/testbed bench --rounds 20
+	@MUSTER_BIN=target/$(shell uname -m)-unknown-linux-musl/release/muster target/release/testbed bench --rounds 10 --tls --crowd 0
 
 demo: ## a tour of about three minutes: break everything while k6 counts what clients notice
 	@loadtest/tour.sh demo

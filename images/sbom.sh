@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the node's image is made of, as CycloneDX: images/sbom.sh; writes target/sbom/node.cdx.json
 #
-# Of the crates cargo-cyclonedx says it; of the base its own package database, less what images/node/Dockerfile removes;
+# Of the crates cargo-cyclonedx says it; of the base its own package database, less what images/Dockerfile removes;
 # images/sbom.py joins both with nginx. The same image and lock file give the same bytes.
 set -euo pipefail
 # shellcheck source=images/steps.sh
@@ -10,7 +10,7 @@ source "$(dirname "$0")/steps.sh"
 # Both by the CycloneDX project itself. A newer one is taken when somebody has looked at it.
 CARGO_CYCLONEDX=0.5.9
 PYTHON_LIB=11.12.0
-TARGET=x86_64-unknown-linux-musl
+TARGET=$(uname -m)-unknown-linux-musl
 OUT=$ROOT/target/sbom
 
 main() {

@@ -56,11 +56,13 @@ apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o
 need_rust() {
   command -v cargo >/dev/null ||
     fail "cargo (Rust 1.95 or newer) is missing: install it with rustup, or let the image build use the rust:1.95 image."
+  local target
+  target=$(uname -m)-unknown-linux-musl
   # Debian's own cargo has no rustup: then the target must have come with it.
-  [[ -d $(cd "$ROOT" && rustc --print sysroot)/lib/rustlib/x86_64-unknown-linux-musl ]] && return
-  command -v rustup >/dev/null || fail "this Rust has no target x86_64-unknown-linux-musl, and rustup is not there to add it"
-  (cd "$ROOT" && rustup target add x86_64-unknown-linux-musl >/dev/null 2>&1) ||
-    fail "rustup could not add the target x86_64-unknown-linux-musl"
+  [[ -d $(cd "$ROOT" && rustc --print sysroot)/lib/rustlib/$target ]] && return
+  command -v rustup >/dev/null || fail "this Rust has no target $target, and rustup is not there to add it"
+  (cd "$ROOT" && rustup target add "$target" >/dev/null 2>&1) ||
+    fail "rustup could not add the target $target"
 }
 
 # cargo_tool NAME VERSION: compiled from crates.io with its own lock file, into .cache/tools.
