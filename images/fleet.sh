@@ -7,6 +7,8 @@ source "$(dirname "$0")/steps.sh"
 source "$(dirname "$0")/tls.sh"
 # shellcheck source=images/project.sh
 source "$(dirname "$0")/project.sh"
+# shellcheck source=scripts/kernel.sh
+source "$(dirname "$0")/../scripts/kernel.sh"
 cd "$ROOT"
 
 MAX_NODES=200
@@ -21,6 +23,8 @@ main() {
   esac
   [[ $command == up ]] || engine_answers || fail "$(engine_complaint)"
   [[ $command == down || $command == clean ]] || tls_settings
+  # `up` looks for itself.
+  [[ $command == up || $command == down || $command == clean ]] || kernel_settings
   "fleet_$command" "$@"
 }
 
@@ -53,6 +57,7 @@ fleet_up() {
   ((count > 0)) || count=$nodes
   say_plain_volumes
   remove_stranded_envoys
+  kernel_check
   docker compose up -d --no-build --no-recreate --scale "nginx=$count" >"$CACHE/compose.log" 2>&1 || start_despite_paused ||
     fail "docker compose could not start the fleet: $(tail -n 3 "$CACHE/compose.log")"
   say "3/4 containers ($(since "$step"))"
@@ -187,7 +192,8 @@ fleet_down() {
   mapfile -t ids < <(containers "")
   ((${#ids[@]} == 0)) || timeout 3 docker stop -t 2 "${ids[@]}" >/dev/null || true
   mapfile -t ids < <(containers -a)
-  ((${#ids[@]} == 0)) || timeout 10 docker rm -f "${ids[@]}" >/dev/null || true
+  # With what an image declares as its own volume, which has no name and no label.
+  ((${#ids[@]} == 0)) || timeout 10 docker rm -f -v "${ids[@]}" >/dev/null || true
   mapfile -t ids < <(docker network ls -q --filter "label=com.docker.compose.project=$PROJECT")
   ((${#ids[@]} == 0)) || timeout 4 docker network rm "${ids[@]}" >/dev/null || true
   [[ -z $(containers -a) ]] || fail "these containers could not be removed: $(containers -a | tr '\n' ' ')"

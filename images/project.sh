@@ -61,15 +61,12 @@ hashes() { HASHES=$(docker compose --profile '*' config --hash '*'); }
 
 # why_outdated ID: how this container differs from what would be started now; empty when it does not.
 why_outdated() {
-  local service tag started reason=
+  local service tag reason=
   [[ -n ${HASHES:-} ]] || hashes
   service=$(docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}}' "$1")
   tag=$(docker inspect -f '{{.Config.Image}}' "$1")
   [[ $(docker inspect -f '{{.Image}}' "$1") == $(docker image inspect -f '{{.Id}}' "$tag" 2>/dev/null) ]] || reason="an older image"
   settings_are_current "$1" "$service" || reason="${reason:+$reason and }other settings"
-  # Read at the start only; Compose does not look into what it mounts.
-  started=$(docker inspect -f '{{.State.StartedAt}}' "$1")
-  [[ $service != envoy-? || -z $(find envoy -name '*.yaml' -newermt "$started") ]] || reason="${reason:+$reason and }older files"
   # Both are UTC in the same form.
   [[ -n $reason || -z ${OLDER_THAN:-} || ! $(docker inspect -f '{{.Created}}' "$1") < $OLDER_THAN ]] || reason="asked for"
   echo "$reason"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make roll: replaces what is out of date (image, settings, Envoy's files) while requests go on, one container at a time.
+# make roll: replaces what is out of date (image, settings) while requests go on, one container at a time.
 #
 # Nodes start first and the old one stops when the new one is routed to, the leader last; then each Envoy beside the other;
 # then the members of etcd. It waits for what it needs to know and never for a time, stops at the first that does not come
@@ -11,6 +11,8 @@ source "$(dirname "$0")/steps.sh"
 source "$(dirname "$0")/tls.sh"
 # shellcheck source=images/project.sh
 source "$(dirname "$0")/project.sh"
+# shellcheck source=scripts/kernel.sh
+source "$(dirname "$0")/../scripts/kernel.sh"
 cd "$ROOT"
 
 MEMBERS="etcd1 etcd2 etcd3"
@@ -27,6 +29,7 @@ main() {
   STATE=$CACHE/roll-$PROJECT
   alone "make roll"
   tls_settings
+  kernel_settings
   # For `list`.
   url=$(edge_url)
   trap 'forget_fresh' EXIT
