@@ -14,8 +14,8 @@ STANDIN=muster/not-alpine:3.10
 TARGET=$(uname -m)-unknown-linux-musl
 # What muster is compiled from; images/inputs.sh has the rest of an image.
 COMPILED=(agent/Cargo.toml agent/build.rs agent/askama.toml agent/proto agent/src Cargo.toml Cargo.lock)
-# Seconds in which a registry has to begin with an answer, and in which an image has to be here.
-ANSWER=30
+# Seconds in which a registry has to begin with an answer (slow ones need more), and in which an image has to be here.
+ANSWER=${MUSTER_REGISTRY_PATIENCE:-30}
 PULL=600
 BINARIES=()
 BASE=
@@ -41,7 +41,9 @@ choose_base() {
   [[ -z $BASE ]] || return 0
   BASE=$(setting ALPINE_IMAGE)
   ! pulled "$BASE" || return 0
-  local tarball asked=$BASE
+  say "base: $BASE cannot be had ($WHY)"
+  [[ -z ${ALPINE_ROOTFS:-} || -r $ALPINE_ROOTFS ]] || fail "ALPINE_ROOTFS=$ALPINE_ROOTFS cannot be read"
+  local tarball
   for tarball in "${ALPINE_ROOTFS:-}" "$ROOT"/../shared/images/alpine-minirootfs-3.10.9-"$(uname -m)".tar.gz; do
     [[ -n $tarball && -r $tarball ]] || continue
     verified_rootfs "$tarball" || fail "$tarball is not the root file system pinned in images/parts.sha256"
@@ -51,8 +53,6 @@ choose_base() {
     say "base: $BASE from $(basename "$tarball")"
     return
   done
-  [[ -z ${ALPINE_ROOTFS:-} ]] || fail "ALPINE_ROOTFS=$ALPINE_ROOTFS cannot be read"
-  say "base: $asked cannot be had ($WHY)"
   BASE=$STANDIN
   docker image inspect "$BASE" >/dev/null 2>&1 || import_standin
   warn_standin
@@ -249,11 +249,12 @@ build() {
 
 # pulled IMAGE: here already, or from a registry; else WHY says why not. A registry that does not answer is asked once.
 pulled() {
-  local registry=docker.io log=$CACHE/pull.log pid code=0 deadline=$((SECONDS + ANSWER))
+  local registry=docker.io log pid code=0 deadline=$((SECONDS + ANSWER))
   docker image inspect "$1" >/dev/null 2>&1 && return
   [[ ${1%%/*} == "$1" || ! ${1%%/*} =~ [.:]|^localhost$ ]] || registry=${1%%/*}
   WHY=${SILENT[$registry]:-}
   [[ -z $WHY ]] || return
+  log=$(mktemp)
   timeout "$PULL" docker pull "$1" >"$log" 2>&1 &
   pid=$!
   # What it prints first comes when the registry has said what the image is.
@@ -263,8 +264,9 @@ pulled() {
     sleep 0.1
   done
   wait "$pid" || code=$?
+  ((code == 0)) || WHY=${SILENT[$registry]:-$(why_not_pulled "$(tail -n 1 "$log")" "$code")}
+  rm -f "$log"
   ((code != 0)) || return 0
-  WHY=${SILENT[$registry]:-$(why_not_pulled "$(tail -n 1 "$log")" "$code")}
   [[ $WHY != *"cannot be reached"* ]] || SILENT[$registry]=$WHY
   [[ $WHY != *"disk is full"* ]] || fail "docker pull $1: $WHY"
   return 1

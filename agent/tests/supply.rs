@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -199,4 +201,89 @@ fn every_build_is_told_the_images_it_stands_on() {
             assert!(arguments.contains("RUST: ${RUST_IMAGE:-"), "{arguments}");
         }
     }
+}
+
+/// `docker` as a script, first in PATH: what it says to `pull` and `compose run`, and to all else that nothing is there.
+fn with_docker(says: &str, mut command: Command) -> Output {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let docker = directory.path().join("docker");
+    let script = format!(
+        "#!/bin/sh\ncase \"$1 $2\" in\nversion*) echo linux/amd64 ;;\npull* | 'compose run') {says} ;;\n*) exit 1 ;;\nesac\n"
+    );
+    fs::write(&docker, script).unwrap();
+    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", directory.path().display())).env_remove("COMPOSE_FILE");
+    command.output().unwrap()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Why the base cannot be had, as `images/build.sh` says it; it ends then, because the file it is told to take is not there.
+fn why_not_pulled(says: &str) -> String {
+    let mut build = Command::new("bash");
+    build.arg("images/build.sh").arg("front").current_dir(root());
+    build
+        .env("MUSTER_REGISTRY_PATIENCE", "3")
+        .env("ALPINE_IMAGE", "registry.example/alpine:3.10")
+        .env("ALPINE_ROOTFS", "/not/there");
+    let Output { status, stderr, .. } = with_docker(says, build);
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert!(!status.success() && stderr.contains("ALPINE_ROOTFS=/not/there cannot be read"), "{stderr}");
+    let line =
+        stderr.lines().find(|line| line.contains("cannot be had")).unwrap_or_else(|| panic!("{stderr}"));
+    line.to_owned()
+}
+
+#[test]
+fn why_an_image_cannot_be_pulled_is_said() {
+    for (engine, said) in [
+        ("toomanyrequests: You have reached your pull rate limit", "too many requests"),
+        ("x509: certificate signed by unknown authority", "does not trust"),
+        ("Proxy Authentication Required", "wants a name and a password"),
+        (
+            "no matching manifest for linux/arm64/v8 in the manifest list entries",
+            "there is none for linux/amd64",
+        ),
+        ("dial tcp 192.0.2.1:443: connect: connection refused", "cannot be reached: connection refused"),
+        ("manifest unknown: this is new", "manifest unknown: this is new"),
+    ] {
+        let line = why_not_pulled(&format!("echo 'Error response from daemon: {engine}' >&2; exit 1"));
+        assert!(line.contains(said), "{engine}: {line}");
+    }
+}
+
+/// A firewall that drops: without a bound of its own each image would take the ten minutes that a slow one may.
+#[test]
+fn a_registry_that_does_not_answer_is_given_up() {
+    let began = Instant::now();
+    let line = why_not_pulled("exec sleep 300");
+    assert!(line.contains("registry.example did not answer in"), "{line}");
+    assert!(began.elapsed() < Duration::from_secs(100), "{:?}", began.elapsed());
+}
+
+/// `compose run` of the script above stands for the engine that is to start `front`.
+fn kernel_check(says: &str) -> (String, String) {
+    let mut check = Command::new("sh");
+    check.arg("-c").current_dir(root());
+    check.arg("say() { echo \"$*\" >&2; }; containers() { :; }; . scripts/kernel.sh; kernel_check; echo \"${COMPOSE_FILE:-}\"");
+    let Output { stdout, stderr, .. } = with_docker(says, check);
+    (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn a_switch_that_the_kernel_does_not_have_is_left_out_aloud() {
+    let refused = "echo 'error during container init: open /proc/sys/net/ipv4/tcp_migrate_req: no such file or directory: unknown' >&2; exit 1";
+    let (files, said) = kernel_check(refused);
+    assert!(files.trim_end().ends_with(":compose.old-kernel.yaml"), "{files}");
+    assert!(said.contains("does not have net.ipv4.tcp_migrate_req") && said.contains("is reset"), "{said}");
+    assert_eq!(kernel_check("exit 0"), ("\n".into(), String::new()), "a kernel that has it");
+    assert_eq!(
+        kernel_check("echo 'no space left on device' >&2; exit 1"),
+        ("\n".into(), String::new()),
+        "another error"
+    );
 }
