@@ -260,9 +260,7 @@ wheel_tree() {
 # debian_tree PACKAGE...: unpacked from the newest Debian release that has them; prints where.
 debian_tree() {
   local directory=$PARTS/debian/$1 suite log=$PARTS/apt.log package
-  command -v apt-get >/dev/null ||
-    fail "$* come from Debian packages and this machine has no apt: put the programs into PATH or into $BIN by hand (versions: the head of images/parts.sh and docs/decisions/images-without-registry.md)"
-  find_keyring
+  need_apt "$@"
   for suite in unstable trixie; do
     rm -rf "$directory"
     mkdir -p "$directory/tree"
@@ -285,7 +283,7 @@ debian_tree() {
 # closure_tree PACKAGE: unpacked with everything that it depends on, down to libc.
 closure_tree() {
   local directory=$PARTS/debian/$1 suite log=$PARTS/apt.log package
-  find_keyring
+  need_apt "$1"
   for suite in unstable trixie; do
     rm -rf "$directory"
     mkdir -p "$directory/tree"
@@ -304,9 +302,12 @@ closure_tree() {
   fail "no Debian release gave $1: $(grep -E '^(E|W):' "$log" | head -n 3)"
 }
 
-# Sets KEYRING: Debian's keys, which its derivatives have as a package under their own signature.
-find_keyring() {
+# need_apt PACKAGE...: that they can be downloaded here. Sets KEYRING: Debian's keys, which its derivatives have as a
+# package under their own signature.
+need_apt() {
   local unpacked=$PARTS/keyring
+  command -v apt-get >/dev/null ||
+    fail "this machine has no apt to get $* from Debian: put etcd, etcdctl, promtool or prometheus into PATH or into $BIN by hand (docs/decisions/images-without-registry.md has the versions); the rest needs Debian or Ubuntu"
   [[ ! -r $KEYRING ]] || return 0
   KEYRING=$unpacked/tree$KEYRING
   [[ ! -r $KEYRING ]] || return 0
