@@ -120,6 +120,18 @@ fn copied(dockerfile: &str, stage: &str) -> BTreeSet<String> {
     copies.flat_map(|line| line.rsplit_once(' ').unwrap().0.split(' ').map(str::to_owned)).collect()
 }
 
+/// Where the kernel counts no memory Envoy gets the bootstrap up to a line that is looked for by its words.
+#[test]
+fn the_bootstrap_without_memory_ends_where_memory_begins() {
+    let bootstrap = text("envoy/bootstrap.yaml");
+    let mark = "All that follows needs memory to be counted";
+    assert!(text("images/Dockerfile").contains(&format!("sed '/{mark}/,$d' /src/envoy/bootstrap.yaml")));
+    let (before, after) = bootstrap.split_once(mark).unwrap();
+    assert!(before.contains("global_downstream_max_connections") && !before.contains("cgroup_memory"));
+    let all = after.split("\n    - name: ").skip(1).all(|part| part.contains("cgroup_memory"));
+    assert!(all, "something behind the mark is lost where no memory is counted, and does not need it");
+}
+
 /// An image is up to date by a hash over its inputs: a file that is built in and not hashed would never be built anew.
 #[test]
 fn what_an_image_is_made_from_is_what_its_hash_is_made_from() {

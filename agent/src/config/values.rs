@@ -115,6 +115,13 @@ pub(super) fn silence(text: &str) -> Result<Duration, String> {
     }
 }
 
+pub(super) fn bootstrap(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') {
+        return Ok(text.into());
+    }
+    Err("expected an absolute path, such as /etc/envoy/without-memory.yaml".into())
+}
+
 pub(super) fn socket_file(text: &str) -> Result<PathBuf, String> {
     if text.starts_with('/') {
         return Ok(text.into());
