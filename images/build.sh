@@ -19,6 +19,8 @@ ANSWER=${MUSTER_REGISTRY_PATIENCE:-30}
 PULL=600
 BINARIES=()
 BASE=
+# By image: the hash of what it is made from when this run began. What is changed while it compiles counts the next time.
+declare -A INPUTS=()
 # By registry: why it is not asked again.
 declare -A SILENT=()
 # Why the last image could not be had.
@@ -33,6 +35,7 @@ main() {
     [[ $image =~ ^(node|etcd|front|envoy|prometheus|peers)$ ]] || fail "unknown image '$image': node, etcd, front, envoy, prometheus or peers"
   done
   engine_answers || fail "no container engine answers: $(docker version 2>&1 | tail -n 1)"
+  for image in node etcd envoy prometheus; do INPUTS[$image]=$("$ROOT/images/inputs.sh" "$image"); done
   for image; do "make_$image"; done
 }
 
@@ -85,13 +88,12 @@ import_standin() {
 }
 
 make_node() {
-  local tag inputs
+  local tag
   tag=$(setting MUSTER_NODE_TAG)
-  inputs=$("$ROOT/images/inputs.sh" node)
-  fresh "$tag" "$inputs" && return
+  fresh "$tag" "${INPUTS[node]}" && return
   choose_base
   choose_binaries
-  build node "$tag" "$inputs" --target node "${BINARIES[@]}" \
+  build node "$tag" "${INPUTS[node]}" --target node "${BINARIES[@]}" \
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)"
 }
 
@@ -225,10 +227,8 @@ make_part() {
 
 # part_inputs IMAGE SOURCE: only what comes from packages depends on which.
 part_inputs() {
-  local inputs
-  inputs=$("$ROOT/images/inputs.sh" "$1")
-  [[ $2 == packages ]] || { echo "$inputs"; return; }
-  { echo "$inputs"; cat "$ROOT"/images/parts.{sh,sha256}; } | sha256sum | cut -c1-32
+  [[ $2 == packages ]] || { echo "${INPUTS[$1]}"; return; }
+  { echo "${INPUTS[$1]}"; cat "$ROOT"/images/parts.{sh,sha256}; } | sha256sum | cut -c1-32
 }
 
 # build IMAGE TAG INPUTS ARGUMENT...
@@ -241,7 +241,7 @@ build() {
   # Unknown to older ones. With it the result is an index, which the engine's own store cannot hold.
   ! docker buildx build --help 2>/dev/null | grep -q -e --provenance || options+=(--provenance=false)
   # The engine's own builder: one of another kind, if the user has chosen one, does not see the engine's images.
-  docker buildx build --builder "$(docker context inspect -f '{{.Name}}')" --load "${options[@]}" --progress=plain --file "$file" --tag "$tag" \
+  docker buildx build --builder "$(docker context inspect -f '{{.Name}}' 2>/dev/null || echo default)" --load "${options[@]}" --progress=plain --file "$file" --tag "$tag" \
     --build-arg "BASE=$BASE" --build-arg "INPUTS=$inputs" "$@" "$ROOT" >"$log" 2>&1 ||
     fail "the image $tag could not be built, see $log: $(grep -E 'ERROR|error' "$log" | head -n 3)"
   say "built $tag, $(docker image inspect -f '{{.Size}}' "$tag" | awk '{ printf "%.1f MB", $1 / 1e6 }') in $(since "$started")"
@@ -277,7 +277,7 @@ why_not_pulled() {
   case $1 in
     *toomanyrequests* | *"rate limit"*) echo "its registry has had too many requests from here: docker login, or try again later" ;;
     *x509* | *"certificate signed by unknown"*) echo "the engine does not trust the registry's certificate; where a proxy looks into TLS, give the engine its authority and restart it: ${1##*: }" ;;
-    *"Proxy Authentication Required"* | *407*) echo "the engine's proxy wants a name and a password" ;;
+    *"Proxy Authentication Required"* | *" 407 "*) echo "the engine's proxy wants a name and a password" ;;
     *"no matching manifest"*) echo "there is none for $(docker version --format '{{.Server.Os}}/{{.Server.Arch}}')" ;;
     *"no space left"*) echo "the engine's disk is full: docker system df" ;;
     *"i/o timeout"* | *"Client.Timeout"* | *"deadline exceeded"* | *"connection refused"* | *"no such host"* | *"network is unreachable"* | *"no route to host"* | *"server misbehaving"* | *"TLS handshake timeout"*)
