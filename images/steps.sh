@@ -107,17 +107,6 @@ need_rust() {
   (cd "$ROOT" && rustup target add "$1" >/dev/null 2>&1) || fail "rustup could not add the target $1"
 }
 
-# compiler_lacks: why the node cannot be compiled on this machine as it is; empty when it can.
-compiler_lacks() {
-  local lacks
-  lacks=$(rust_lacks "$TARGET")
-  if [[ -z $lacks ]] && ! may_install; then
-    lacks=$(build_lacks all)
-    [[ -z $lacks ]] || lacks="missing here: $lacks"
-  fi
-  echo "$lacks"
-}
-
 # cargo_tool NAME VERSION: compiled from crates.io with its own lock file, into .cache/tools.
 cargo_tool() {
   cargo install --root "$CACHE/tools" --list | grep -q "^$1 v$2:" && return

@@ -8,6 +8,8 @@ set -euo pipefail
 source "$(dirname "$0")/../images/steps.sh"
 # shellcheck source=loadtest/fleet.sh
 source "$(dirname "$0")/fleet.sh"
+# shellcheck source=scripts/kernel.sh
+source "$ROOT/scripts/kernel.sh"
 # shellcheck source=scripts/tls.sh
 source "$ROOT/scripts/tls.sh"
 # shellcheck source=scripts/faults.sh

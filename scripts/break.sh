@@ -8,6 +8,8 @@ umask 022
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$ROOT/scripts/lib.sh"
+# shellcheck source=scripts/kernel.sh
+. "$ROOT/scripts/kernel.sh"
 # shellcheck source=scripts/tls.sh
 . "$ROOT/scripts/tls.sh"
 # shellcheck source=scripts/faults.sh

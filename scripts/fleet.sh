@@ -5,6 +5,8 @@ umask 022
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$ROOT/scripts/lib.sh"
+# shellcheck source=scripts/kernel.sh
+. "$ROOT/scripts/kernel.sh"
 # shellcheck source=scripts/tls.sh
 . "$ROOT/scripts/tls.sh"
 # shellcheck source=scripts/images.sh
@@ -72,6 +74,7 @@ fleet_up() {
   [ "$count" -gt 0 ] || count=$(setting MUSTER_NODES)
   say_plain_volumes
   remove_stranded_envoys
+  kernel_check
   renew_ended_certificates
   start_fleet "$count"
   say "3/4 containers ($(since "$step"))"
@@ -97,7 +100,7 @@ check_machine() {
     *) fail "muster runs on x86_64 and aarch64, and the engine is on ${info##* }" ;;
   esac
   case $info in
-    false*) fail "this kernel gives containers no memory limits, and Envoy does not start without: boot with cgroup_enable=memory cgroup_memory=1 (Raspberry Pi: in /boot/firmware/cmdline.txt)" ;;
+    false*) say "this kernel counts no memory for containers: limits do not hold, and Envoy sheds no load by its own. Boot with cgroup_enable=memory cgroup_memory=1 (Raspberry Pi: in /boot/firmware/cmdline.txt)" ;;
   esac
 }
 
@@ -133,12 +136,6 @@ renew_ended_certificates() {
 start_fleet() {
   up="docker compose up -d --no-build --no-recreate --scale nginx=$1"
   $up >"$CACHE/compose.log" 2>&1 && return
-  if grep -q '/proc/sys/net\|sysctl' "$CACHE/compose.log"; then
-    say "this kernel does not know a switch that front wants (net.ipv4.tcp_migrate_req is Linux 5.14's): started without; what is lost: connections that wait for an Envoy when it is killed are reset"
-    add_compose_file compose.sysctl.yaml
-    docker rm -f "$(containers -a front)" >/dev/null 2>&1 || true
-    $up >"$CACHE/compose.log" 2>&1 && return
-  fi
   start_despite_paused || fail "docker compose could not start the fleet: $(tail -n 3 "$CACHE/compose.log")"
 }
 

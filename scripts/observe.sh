@@ -3,6 +3,8 @@
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/../images/steps.sh"
+# shellcheck source=scripts/kernel.sh
+source "$ROOT/scripts/kernel.sh"
 # shellcheck source=scripts/tls.sh
 source "$ROOT/scripts/tls.sh"
 cd "$ROOT"

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Sourced beside lib.sh: which files Compose is given, and TLS for the public. MUSTER_TLS_CERT and MUSTER_TLS_KEY turn it on;
+# Sourced beside lib.sh and kernel.sh: which files Compose is given, and TLS for the public. MUSTER_TLS_CERT and MUSTER_TLS_KEY turn it on;
 # Envoy is given their directories.
 
 # Which user Envoy is.
@@ -7,16 +7,15 @@ ENVOY_UID=65532
 
 tls_is_wanted() { [ -n "$(optional MUSTER_TLS_CERT)$(optional MUSTER_TLS_KEY)" ]; }
 
-# compose_files: makes `docker compose` of this script take compose.tls.yaml where TLS is wanted, and compose.sysctl.yaml where
-# the front that runs has been started without the switch.
+# compose_files: makes `docker compose` of this script take compose.tls.yaml where TLS is wanted, and compose.old-kernel.yaml
+# where the front that runs has been started without the switch.
 compose_files() {
-  more=
-  ! tls_is_wanted || more=compose.tls.yaml
-  [ -z "$(containers -a front)" ] || [ "$(docker inspect -f '{{len .HostConfig.Sysctls}}' "$(containers -a front | head -n 1)")" != 0 ] ||
-    more="$more compose.sysctl.yaml"
-  for file in $more; do add_compose_file "$file"; done
+  if tls_is_wanted; then
+    add_compose_file compose.tls.yaml
+    tls_settings
+  fi
   site_options
-  ! tls_is_wanted || tls_settings
+  kernel_settings
 }
 
 # A directory of one's own carries a label that SELinux lets no container read.

@@ -346,6 +346,7 @@ fn flags_that_are_unknown_repeated_or_incomplete_are_refused() {
         (&["edge", "--drain-timeout", "601", "--", "envoy"], &["--drain-timeout", "0 to 600"]),
         (&["edge", "--metrics-port", "0", "--", "envoy"], &["--metrics-port", "1 to 65535"]),
         (&["edge", "--require-network", "maybe", "--", "envoy"], &["--require-network", "true, false"]),
+        (&["edge", "--without-memory", "b.yaml", "--", "envoy"], &["--without-memory", "an absolute path"]),
         (&["wait", "--envoy", "a/b"], &["--envoy", "such as web-1"]),
     ] {
         finish(bare(args)).refused(words);

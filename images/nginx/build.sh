@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
 # Builds nginx as one static file of less than 1 MB: images/nginx/build.sh OUTPUT
-# Needs cargo, musl-gcc, make and binutils; run by images/parts.sh and by the compiling stage of images/Dockerfile. For x86_64
-# and aarch64, of which each has its own means against a diverted jump.
+# Needs cargo, musl-gcc, make and binutils; run by images/parts.sh and by the compiling stage of images/Dockerfile.
+#
+# For another architecture, from outside: ARCH (x86_64 or aarch64), CC (one program in PATH that compiles for it and links
+# static PIEs against musl), STRIP, CONFIGURE (more arguments for configure). What configure compiles has to run here.
 set -euo pipefail
+ARCH=${ARCH:-$(uname -m)}
 
 here=$(cd "$(dirname "$0")" && pwd)
 output=$(realpath -m "$1")
 
-machine=$(uname -m)
-case $machine in
-  x86_64) jumps=-fcf-protection ;;
-  aarch64) jumps=-mbranch-protection=standard ;;
-  *) echo "error: nginx is built for x86_64 and aarch64, and this machine is $machine" >&2; exit 1 ;;
+case $ARCH in
+x86_64) branches=-fcf-protection ;;
+aarch64) branches=-mbranch-protection=standard ;;
+*) echo "error: nginx is built for x86_64 and aarch64, this is $ARCH" >&2; exit 1 ;;
 esac
 
-cargo fetch --quiet --locked --manifest-path "$here/Cargo.toml" --target "$machine-unknown-linux-gnu"
-crate=$(cargo metadata --quiet --locked --format-version 1 --manifest-path "$here/Cargo.toml" --filter-platform "$machine-unknown-linux-gnu" |
+cargo fetch --quiet --locked --manifest-path "$here/Cargo.toml" --target x86_64-unknown-linux-gnu
+crate=$(cargo metadata --quiet --locked --format-version 1 --manifest-path "$here/Cargo.toml" --filter-platform x86_64-unknown-linux-gnu |
   grep -o '"manifest_path":"[^"]*/nginx-src-[^"/]*/Cargo.toml"' | cut -d'"' -f4)
 [[ -n $crate ]] || { echo "error: cargo did not say where it put nginx-src" >&2; exit 1; }
 
@@ -25,20 +27,23 @@ trap 'rm -rf "$work"' EXIT
 cp -r "$(dirname "$crate")/nginx/." "$work"
 cd "$work"
 
-# musl-gcc -static-pie links dynamically without a word, so its specs are changed to link a static PIE and nothing else.
-specs=$(grep -o '/[^" ]*musl-gcc\.specs' "$(command -v musl-gcc)")
 mkdir bin
-sed -e 's|/Scrt1\.o|/rcrt1.o|' -e 's|^-dynamic-linker [^ ]*|-static -pie --no-dynamic-linker -z text|' "$specs" >bin/static-pie.specs
-cat >bin/static-pie-gcc <<WRAPPER
+if [[ -z ${CC:-} ]]; then
+  # musl-gcc -static-pie links dynamically without a word, so its specs are changed to link a static PIE and nothing else.
+  CC=static-pie-gcc
+  specs=$(grep -o '/[^" ]*musl-gcc\.specs' "$(command -v musl-gcc)")
+  sed -e 's|/Scrt1\.o|/rcrt1.o|' -e 's|^-dynamic-linker [^ ]*|-static -pie --no-dynamic-linker -z text|' "$specs" >bin/static-pie.specs
+  cat >bin/static-pie-gcc <<WRAPPER
 #!/bin/sh
 exec "\${REALGCC:-gcc}" "\$@" -specs $work/bin/static-pie.specs
 WRAPPER
-chmod +x bin/static-pie-gcc
+  chmod +x bin/static-pie-gcc
+fi
 # By its name only: what configure is told stays in the program, which should be the same wherever it is built.
 PATH=$work/bin:$PATH
 
 # No -D_FORTIFY_SOURCE: musl has no checking variants of its functions, so it would change nothing.
-harden="-O2 -fPIE -fstack-protector-strong -fstack-clash-protection $jumps -Wformat -Werror=format-security"
+harden='-O2 -fPIE -fstack-protector-strong -fstack-clash-protection '"$branches -Wformat -Werror=format-security"
 
 # Left in: static, index, try_files, headers, log, map, limit_conn, limit_req, stub_status, access (stub_status answers to
 # the node only), range and not_modified. Everything else is code that an attacker could reach and nobody here uses.
@@ -50,18 +55,19 @@ without=(
   http_upstream_random_module http_upstream_zone_module http_userid_module http_uwsgi_module
   http-cache pcre pcre2 select_module poll_module quic_bpf_module
 )
+read -ra configure <<<"${CONFIGURE:-}"
 auto/configure \
   --prefix=/run/muster --sbin-path=/usr/local/bin/nginx --conf-path=/run/muster/nginx.conf \
   --pid-path=/run/muster/nginx.pid --lock-path=/run/muster/nginx.lock \
   --error-log-path=stderr --http-log-path=/dev/stdout --http-client-body-temp-path=/run/muster/body \
-  --with-cc=static-pie-gcc --with-cc-opt="$harden" --with-ld-opt='-Wl,-z,relro,-z,now,-z,noexecstack' \
-  --with-http_stub_status_module "${without[@]/#/--without-}" >configure.log 2>&1 ||
+  --with-cc="$CC" --with-cc-opt="$harden" --with-ld-opt='-Wl,-z,relro,-z,now,-z,noexecstack' \
+  --with-http_stub_status_module "${without[@]/#/--without-}" "${configure[@]}" >configure.log 2>&1 ||
   { tail -n 20 configure.log >&2; exit 1; }
 env -u MAKEFLAGS make -j"$(nproc)" >make.log 2>&1 || { tail -n 20 make.log >&2; exit 1; }
 
-# Said by the objects: the program's own symbols go with strip, and only x86_64 shows canaries in its instructions.
-guarded=$(find objs -name '*.o' -exec sh -c 'nm "$1" | grep -q __stack_chk_fail' sh {} \; -print | wc -l)
-((guarded > 20)) || { echo "error: only $guarded of nginx's objects have stack canaries" >&2; exit 1; }
-strip objs/nginx
+# Read off the objects: the program is stripped, and musl brings the function called here whether or not it is called.
+guarded=$(find objs -name '*.o' -exec readelf -sW {} + | grep -c 'UND __stack_chk_fail$' || true)
+((guarded > 30)) || { echo "error: nginx has stack canaries in $guarded files only" >&2; exit 1; }
+"${STRIP:-strip}" objs/nginx
 "$here/hardened.sh" objs/nginx
 install -D -m 0755 objs/nginx "$output"

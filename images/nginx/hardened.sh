@@ -2,9 +2,8 @@
 # Says what is missing in a program that is to stand in the node's image: images/nginx/hardened.sh FILE...
 #
 # Static, position independent, no writable code and no executable stack, relocations read-only from the start, and
-# nothing left to look up later. nginx on x86_64 also has stack canaries, read off the instructions because the symbols are
-# stripped; elsewhere images/nginx/build.sh has seen them in the objects.
-# Needs readelf and objdump.
+# nothing left to look up later. In C also stack canaries: read off the instructions, because the symbols are stripped; they
+# are the program's own only on x86_64, so for aarch64 images/nginx/build.sh looks at the objects. Needs readelf and objdump.
 set -euo pipefail
 
 missing=0

@@ -54,10 +54,12 @@ mount -t tmpfs tmpfs /run
 mkdir -p /etc /tmp /var
 ln -sfn /run /var/run
 echo 1 >/proc/sys/net/ipv4/ip_forward
+# Apart from the engine, as a distribution has it: it outlives the engine's crash, and so do the containers.
+containerd >/var/lib/docker/containerd.log 2>&1 &
 while :; do
   if [ -e /run/wanted ] && ! [ -e /run/engine.pid ]; then
-    rm -rf /run/docker.pid /run/docker
-    dockerd --storage-driver overlay2 >>/var/lib/docker/engine.log 2>&1 &
+    rm -f /run/docker.pid
+    dockerd --containerd /run/containerd/containerd.sock --storage-driver overlay2 >>/var/lib/docker/engine.log 2>&1 &
     echo $! >/run/engine.pid
     wait $!
     rm -f /run/engine.pid /run/wanted
@@ -73,7 +75,7 @@ PROGRAM
 
 engine_up() {
   docker volume create "$ENGINE" >/dev/null
-  docker run --detach --name "$ENGINE" --hostname engine --cap-add ALL --cap-drop SYS_RESOURCE \
+  docker run --detach --init --name "$ENGINE" --hostname engine --cap-add ALL --cap-drop SYS_RESOURCE \
     --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined \
     --device-cgroup-rule 'a *:* rwm' --volume "$ENGINE:/var/lib/docker" --volume /sys/fs/cgroup:/sys/fs/cgroup:rw \
     --volume "$CLONE:$CLONE" --volume "$(plugins):/usr/lib/docker/cli-plugins:ro" --env HOME=/tmp \

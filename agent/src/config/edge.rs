@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::values::{drain_timeout, listen, port, silence, socket_file};
+use super::values::{bootstrap, drain_timeout, listen, port, silence, socket_file};
 
 /// Longest silence of Envoy that may be allowed, in seconds.
 pub const MAX_SILENCE_SECONDS: u64 = 60;
@@ -33,6 +33,10 @@ pub struct EdgeFlags {
     /// Exit 1 when for 1 s no interface but lo is up with an IPv4 address
     #[arg(long, env = "MUSTER_EDGE_REQUIRE_NETWORK", default_value = "true", action = ArgAction::Set, value_name = "true|false")]
     pub require_network: bool,
+    /// Bootstrap for Envoy in the place of the one its --config-path names, where the kernel does not count the memory of
+    /// containers
+    #[arg(long, env = "MUSTER_EDGE_WITHOUT_MEMORY", value_parser = bootstrap, value_name = "FILE")]
+    pub without_memory: Option<PathBuf>,
     /// The Envoy program and its arguments
     #[arg(last = true, required = true, value_name = "ENVOY")]
     pub envoy: Vec<OsString>,

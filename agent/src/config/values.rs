@@ -106,6 +106,13 @@ pub(super) fn silence(text: &str) -> Result<Duration, String> {
     Kind::seconds(1..=MAX_SILENCE_SECONDS, "1 or 1500ms").parse(text)
 }
 
+pub(super) fn bootstrap(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') {
+        return Ok(text.into());
+    }
+    Err("expected an absolute path, such as /etc/envoy/without-memory.yaml".into())
+}
+
 pub(super) fn socket_file(text: &str) -> Result<PathBuf, String> {
     if text.starts_with('/') {
         return Ok(text.into());

@@ -2,10 +2,11 @@
 //! before it is stopped. It knows nothing of the fleet: what Envoy routes to, the leader says.
 //!
 //! [`vigil`] asks Envoy and kills it, judged by [`watchdog`]; [`namespace`] says when the container has lost its network;
-//! [`drain`] takes Envoy out; [`serve`] is what scrapers get; [`admin`] is how Envoy is asked.
+//! [`memory`] chooses its bootstrap; [`drain`] takes Envoy out; [`serve`] is what scrapers get; [`admin`] is how Envoy is asked.
 
 mod admin;
 mod drain;
+mod memory;
 mod namespace;
 mod serve;
 mod vigil;
@@ -13,6 +14,7 @@ mod watchdog;
 
 use std::future::Future;
 use std::net::SocketAddrV4;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc::UnboundedReceiver, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::{EdgeFlags, OnExit};
 use crate::metrics::{self, EdgeDrain, EdgeMetrics, Health};
@@ -88,6 +90,15 @@ fn child_spec(flags: &EdgeFlags) -> ChildSpec {
         .envoy
         .split_first()
         .map_or((Default::default(), &[][..]), |(program, args)| (program.clone(), args));
+    let other = flags.without_memory.as_deref().filter(|_| !memory::is_counted(Path::new(memory::CGROUP)));
+    let other = other.and_then(|bootstrap| Some((bootstrap, memory::with_bootstrap(args, bootstrap)?)));
+    if let Some((bootstrap, _)) = &other {
+        warn!(
+            bootstrap = %bootstrap.display(),
+            "memory of containers is not counted by this kernel: Envoy sheds no load by it"
+        );
+    }
+    let args = other.as_ref().map_or(args, |(_, args)| args);
     ChildSpec {
         command: Command::new(program, args),
         check: None,
