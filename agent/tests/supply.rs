@@ -215,13 +215,16 @@ fn every_build_is_told_the_images_it_stands_on() {
     }
 }
 
-/// `docker` as a script, first in PATH: what it says to `pull` and `compose run`, and to all else that nothing is there.
+/// `docker` as a script, first in PATH: what it says to `pull` and `compose run`, what Compose says of its version and of
+/// `.env`, and to all else that nothing is there.
 fn with_docker(says: &str, mut command: Command) -> Output {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let docker = directory.path().join("docker");
     let script = format!(
-        "#!/bin/sh\ncase \"$1 $2\" in\nversion*) echo linux/amd64 ;;\npull* | 'compose run') {says} ;;\n*) exit 1 ;;\nesac\n"
+        "#!/bin/sh\ncase \"$1 $2\" in\nversion*) echo linux/amd64 ;;\n'compose version') echo 2.40.3 ;;\n\
+         'compose --project-directory') env; sed -n '/^[A-Z]/p' .env ;;\n\
+         pull* | 'compose run') {says} ;;\n*) exit 1 ;;\nesac\n"
     );
     fs::write(&docker, script).unwrap();
     fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
@@ -281,7 +284,8 @@ fn a_registry_that_does_not_answer_is_given_up() {
 fn kernel_check(says: &str) -> (String, String) {
     let mut check = Command::new("sh");
     check.arg("-c").current_dir(root());
-    check.arg("say() { echo \"$*\" >&2; }; containers() { :; }; . scripts/kernel.sh; kernel_check; echo \"${COMPOSE_FILE:-}\"");
+    let sourced = ["lib", "kernel", "tls"].map(|name| format!(". scripts/{name}.sh; ")).concat();
+    check.arg(format!("ROOT=$PWD; PROJECT=none; {sourced} kernel_check; echo \"${{COMPOSE_FILE:-}}\""));
     let Output { stdout, stderr, .. } = with_docker(says, check);
     (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }

@@ -18,7 +18,6 @@ bare_engine() {
   for way in TERM KILL; do
     engine_ends "$way"
     engine_starts
-    # Whatever the engine brings back by itself it has brought back by then or not at all.
     seconds_away=$(seconds)
     in_engine "cd / && $line" || fail "after $way of the engine: $(tail -n 20 "$WORK/log")"
     in_engine "wget -q -O - http://127.0.0.1:8080/ips.txt" || fail "after $way of the engine the edge does not answer"

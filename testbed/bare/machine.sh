@@ -14,6 +14,7 @@ prepare() {
   trap 'exit 143' TERM HUP
   # shellcheck disable=SC2153 # from steps.sh
   git clone --quiet --local "$ROOT" "$CLONE"
+  mkdir -p "$CLONE/.cache"
   [[ -z $WITHOUT ]] || sed -i "/^$WITHOUT /d" "$CLONE/images/build-packages.txt"
   # The base that belongs to the project's own machines lies beside its checkout, where there is one.
   [[ ! -d $ROOT/../shared/images ]] || ln -s "$(cd "$ROOT/../shared" && pwd)" "$WORK/shared"
@@ -41,7 +42,9 @@ debian_root() {
   local tar=$CACHE/bare/bookworm.tar mirror root
   if [[ ! -s $tar ]]; then
     need debootstrap=debootstrap
-    mirror=$(sed -n 's/^URIs: //p; s/^deb \(\[[^]]*\] \)\?\(http[^ ]*\) bookworm .*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null | head -n 1)
+    # Either form of a list, and one of the two files may not be there.
+    mirror=$({ cat /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources 2>/dev/null || true; } |
+      sed -n 's/^URIs: //p; s/^deb \(\[[^]]*\] \)\?\(http[^ ]*\) bookworm .*/\2/p' | head -n 1)
     [[ -n $mirror ]] || fail "this machine's own package sources name no mirror of Debian 12"
     say "   making a bare Debian 12 (a minute, kept in .cache/bare)"
     root=$(mktemp -d)
