@@ -1,6 +1,6 @@
 # Every command a person needs; `make help` lists them. The work is done by the scripts in scripts/ and images/ and by cargo.
 .DEFAULT_GOAL := help
-.PHONY: help install-unit remove-unit up up-local scale stop kill kill-leader status verify check muster observe logs down clean images fmt lint test bench load peers model deny sbom demo break test-page screenshots roll backup restore
+.PHONY: help install-unit remove-unit up up-local scale stop kill kill-leader status verify check muster observe logs down clean images fmt lint test bench load peers model test-bare test-long deny sbom demo break test-page screenshots roll backup restore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +75,12 @@ lint: ## formatting, clippy, shellcheck
 
 test: ## everything that is checked: lint, unit, property, integration, the page, containers
 	@images/test.sh
+
+test-bare: ## the first commands on bare machines: Debian, plain Compose, Alpine, an engine that restarts
+	@testbed/bare/run.sh
+
+test-long: ## what is worth more minutes than CI has: aarch64 under an emulator
+	@images/test-long.sh
 
 deny: ## licences, sources and bans of what is compiled in, and known holes where the database can be reached
 	@images/deny.sh

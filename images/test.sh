@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Everything that is checked, from the cheapest to the dearest: images/test.sh [lint] [unit] [page] [containers]
+# Everything that is checked, cheapest first: images/test.sh [lint] [unit] [page] [containers] [bare]
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
 cd "$ROOT"
 
 # Minutes after which a stage hangs rather than works: several times what it takes on two cores. Together under CI's 90.
-declare -A BOUND=([lint]=15 [unit]=30 [page]=10 [containers]=30)
+declare -A BOUND=([lint]=15 [unit]=30 [page]=10 [containers]=30 [bare]=25)
 
 main() {
   local stage
-  (($# > 0)) || set -- lint unit page containers
+  (($# > 0)) || set -- lint unit page containers bare
   for stage; do
-    [[ -n ${BOUND[$stage]:-} ]] || fail "unknown stage '$stage': lint, unit, page or containers"
+    [[ -n ${BOUND[$stage]:-} ]] || fail "unknown stage '$stage': lint, unit, page, containers or bare"
   done
   for stage; do one_stage "$stage"; done
 }
@@ -46,7 +46,7 @@ test_lint() {
   cargo fmt --all --check
   cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
   # Run from the top, so that "source=images/steps.sh" is found.
-  shellcheck --external-sources images/*.sh images/*/*.sh scripts/*.sh loadtest/*.sh loadtest/*/*.sh .ci/run
+  shellcheck --external-sources images/*.sh images/*/*.sh scripts/*.sh testbed/bare/*.sh loadtest/*.sh loadtest/*/*.sh .ci/run
   images/parts.sh promtool
   "$CACHE/parts/bin/promtool" test rules docs/alerts/muster.rules.test.yaml >"$CACHE/promtool.log" 2>&1 ||
     fail "the alert rules: $(cat "$CACHE/promtool.log")"
@@ -100,6 +100,9 @@ two_builds() {
   docker rm "$container" >/dev/null
   MUSTER_OTHER_BIN=$CACHE/other-muster timed versions cargo test --locked --quiet -p testbed --test versions -- --ignored
 }
+
+# The first commands where nothing is installed.
+test_bare() { testbed/bare/run.sh; }
 
 # timed WHAT COMMAND...
 timed() {

@@ -116,7 +116,8 @@ copy_rust() {
   [[ -d $WORK/rustup ]] && return
   toolchain=$(cd "$ROOT" && rustc --print sysroot)
   mkdir -p "$WORK/rustup/toolchains" "$WORK/cargo/bin"
-  cp -r "$toolchain" "$WORK/rustup/toolchains/$(basename "$toolchain")"
+  # With the slash its content: a toolchain may be a link to another.
+  cp -r "$toolchain/." "$WORK/rustup/toolchains/$(basename "$toolchain")"
   rm -rf "$WORK/rustup/toolchains"/*/share/doc
   cp "$home/settings.toml" "$WORK/rustup/" 2>/dev/null || true
   cp -P "${CARGO_HOME:-$HOME/.cargo}"/bin/{rustup,cargo,rustc} "$WORK/cargo/bin/"
