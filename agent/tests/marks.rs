@@ -1,11 +1,14 @@
 //! What guards the removal of a mark, on a real etcd: each guard is met by what it is there for.
 
+mod part;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use part::part;
 
 use etcd_client::{Client, PutOptions};
 use muster::config::Endpoint;
@@ -26,15 +29,6 @@ struct Registry {
     leading: Leadership,
     process: Child,
     _tmp: TempDir,
-}
-
-fn part(name: &str) -> Option<PathBuf> {
-    let part = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/parts/bin").join(name);
-    if part.exists() {
-        return Some(part);
-    }
-    println!("SKIPPED: no {name}; run `images/parts.sh {name}`");
-    None
 }
 
 impl Registry {

@@ -1,14 +1,18 @@
 //! The built-in nginx and the life of a served process, on a real nginx: what is served and how, reload, restart, stop.
 //!
-//! nginx is `MUSTER_TEST_NGINX`, or the one that `images/parts.sh` has put into `.cache/parts/bin`.
+//! nginx is the one that `images/parts.sh` has put into `.cache/parts/bin`.
+
+mod part;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+
+use part::part;
 
 use muster::process::command::{Command, Exit, SpawnError};
 use muster::process::nginx::{HEALTHZ, Limits, Nginx, PrepareError, Requests, holds_a_file};
@@ -27,18 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn supervisor() -> Supervisor {
     static SHARED: OnceLock<Supervisor> = OnceLock::new();
     SHARED.get_or_init(|| Supervisor::start().unwrap().0).clone()
-}
-
-fn nginx_program() -> Option<PathBuf> {
-    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/parts/bin/nginx");
-    match std::env::var_os("MUSTER_TEST_NGINX") {
-        Some(given) => Some(given.into()),
-        None if cached.exists() => Some(cached),
-        None => {
-            println!("SKIPPED: no nginx; set MUSTER_TEST_NGINX or run `images/parts.sh nginx`");
-            None
-        }
-    }
 }
 
 /// An address of this test alone.
@@ -60,7 +52,7 @@ impl Node {
     async fn start(change: impl FnOnce(&mut Nginx, &Path)) -> Option<Self> {
         let tmp = tempfile::Builder::new().prefix("muster \"nginx\" ").tempdir().unwrap();
         let mut nginx = Nginx {
-            program: nginx_program()?,
+            program: part("nginx")?,
             listen: address(),
             dir: tmp.path().join("srv"),
             site: None,
@@ -312,7 +304,7 @@ async fn slow_senders_are_cut_off() {
 /// What is not compiled in has no bugs that could be reached.
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_has_no_more_than_it_needs() {
-    let Some(program) = nginx_program() else { return };
+    let Some(program) = part("nginx") else { return };
     let said = supervisor().output(Command::new(&program, ["-V"]), PATIENCE).await.unwrap().text;
     for without in
         ["pcre", "pcre2", "http_rewrite_module", "http_proxy_module", "http_gzip_module", "http_ssi_module"]

@@ -1,6 +1,7 @@
 //! What the files say, and that a reader never sees half of one.
 
 mod fixture;
+mod part;
 mod schema;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -350,7 +351,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_or_read_only_disk_leaves_the_old_files() {
     let Some(disk) = SmallDisk::new() else {
-        println!("skipped: no right to mount a tmpfs here");
+        part::skip("there is no right to mount a tmpfs");
         return;
     };
     let dir = disk.0.path();

@@ -1,5 +1,7 @@
 //! The agent as an init: what tini and dumb-init promise, tried on the real binary, off PID 1 and as true PID 1.
 
+mod part;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -49,7 +51,7 @@ fn modes() -> &'static [Mode] {
     if *ALLOWED {
         &[Mode::Subreaper, Mode::Pid1]
     } else {
-        println!("SKIPPED as true PID 1: needs a root who may `unshare --pid`");
+        part::skip("as true PID 1: that needs root and `unshare --pid`");
         &[Mode::Subreaper]
     }
 }

@@ -1,30 +1,23 @@
 //! A node whose standard output nginx cannot open by its name, as under an init that gives it a socket.
 
+mod part;
+
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use part::part;
 
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn nginx() -> Option<PathBuf> {
-    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/parts/bin/nginx");
-    let found = std::env::var_os("MUSTER_TEST_NGINX").map(PathBuf::from);
-    let found = found.or_else(|| cached.exists().then_some(cached));
-    if found.is_none() {
-        println!("SKIPPED: no nginx; set MUSTER_TEST_NGINX or run `images/parts.sh nginx`");
-    }
-    found
-}
-
 #[test]
 fn nginx_serves_without_an_access_log_when_stdout_is_a_socket() {
-    let Some(nginx) = nginx() else { return };
+    let Some(nginx) = part("nginx") else { return };
     let dir = tempfile::tempdir().unwrap();
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, high | 0x40, low, 1).to_string();

@@ -28,7 +28,7 @@ clean_up() {
   local project
   docker rm -f "$ME" >/dev/null 2>&1 || true
   engine_gone
-  for project in "$ME-debian" "$ME-compose" "$ME-alpine"; do
+  for project in "$ME-debian" "$ME-compose" "$ME-alpine" "$ME-cases"; do
     docker ps -aq --filter "label=com.docker.compose.project=$project" | xargs -r docker rm -f -v >/dev/null 2>&1 || true
     docker network ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker network rm >/dev/null 2>&1 || true
     docker volume ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker volume rm >/dev/null 2>&1 || true

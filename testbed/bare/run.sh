@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Proves the first commands on machines where nothing is installed: testbed/bare/run.sh [--without PACKAGE] [packages] [debian] [compose] [alpine] [engine]
+# Proves the first commands on machines where nothing is installed: testbed/bare/run.sh [--without PACKAGE] [packages] [debian] [compose] [alpine] [cases] [engine]
 #
 #   packages  a bare Debian 12: each package of images/build-packages.txt is seen to be missing, also the one without a program
 #   debian    a bare Debian 12 with Rust, git, make and a docker client: make up, make verify, make down
 #   compose   no make, no Rust: `docker compose up -d` on stand-ins of the official images, then `make up` on top of it
 #   alpine    busybox, no bash: every everyday command
+#   cases     set-ups that people have reported: proxies, old kernels, odd .env, a second network, a lost volume
 #   engine    an engine of its own that is stopped, killed and started again under a running fleet
 #
 # From a fresh clone of HEAD. Each machine is a container that is made anew; only its root file system is kept in .cache/bare.
@@ -14,11 +15,13 @@ set -euo pipefail
 source "$(dirname "$0")/../../images/steps.sh"
 # shellcheck source=testbed/bare/machine.sh
 source "$ROOT/testbed/bare/machine.sh"
+# shellcheck source=testbed/bare/cases.sh
+source "$ROOT/testbed/bare/cases.sh"
 # shellcheck source=testbed/bare/engine.sh
 source "$ROOT/testbed/bare/engine.sh"
 cd "$ROOT"
 
-PARTS="packages debian compose alpine engine"
+PARTS="packages debian compose alpine cases engine"
 WITHOUT=
 
 main() {

@@ -1,7 +1,7 @@
 //! A real Envoy against the real server: it accepts every resource, routes, and follows.
 
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use muster::balancer::EdgeSettings;
@@ -9,6 +9,7 @@ use muster::balancer::xds::Verdict;
 use serde_json::json;
 
 use crate::leader::{Leader, eventually};
+use crate::part::part;
 use crate::roster::{published, published_with, settings};
 use crate::upstream::{
     Answer, BROKEN_PATH, ECHO_PATH, LATE_PATH, SILENT_PATH, SLOW_PATH, SLOW_PIECES, Upstream, fetch,
@@ -22,14 +23,14 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    fn start(program: &PathBuf, agents: &[SocketAddr]) -> Self {
+    fn start(program: &Path, agents: &[SocketAddr]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), program, agents, "{}")
     }
 
     /// With further configuration, in Envoy's YAML.
     pub fn start_in(
         directory: tempfile::TempDir,
-        program: &PathBuf,
+        program: &Path,
         agents: &[SocketAddr],
         further: &str,
     ) -> Self {
@@ -124,17 +125,6 @@ fn shared() -> &'static str {
     &bootstrap[bootstrap.find("layered_runtime:").expect("a part that is shared")..]
 }
 
-/// The program, or a loud word that a test was skipped.
-pub fn program(test: &str) -> Option<PathBuf> {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/parts/bin/envoy");
-    let program = std::env::var_os("MUSTER_TEST_ENVOY").map_or(here, PathBuf::from);
-    if program.exists() {
-        return Some(program);
-    }
-    println!("SKIPPED {test}: no Envoy at {}; set MUSTER_TEST_ENVOY", program.display());
-    None
-}
-
 async fn get(edge: SocketAddrV4) -> Option<Answer> {
     fetch(edge, "GET", "/").await.filter(|answer| answer.status == 200)
 }
@@ -149,7 +139,7 @@ async fn answered_by(edge: SocketAddrV4, upstream: &Upstream) {
 
 #[tokio::test]
 async fn a_real_envoy_routes_follows_and_finds_the_next_leader() {
-    let Some(program) = program("a_real_envoy_routes_follows_and_finds_the_next_leader") else { return };
+    let Some(program) = part("envoy") else { return };
     let (a, b) = (Upstream::start("127.0.0.2").await, Upstream::start("127.0.0.3").await);
     let (first, second) = (Leader::start(None).await, Leader::start(None).await);
     let directory = tempfile::tempdir().unwrap();
@@ -195,7 +185,7 @@ async fn a_real_envoy_routes_follows_and_finds_the_next_leader() {
 
 #[tokio::test]
 async fn the_edge_refuses_what_nobody_should_ask() {
-    let Some(program) = program("the_edge_refuses_what_nobody_should_ask") else { return };
+    let Some(program) = part("envoy") else { return };
     let upstream = Upstream::start("127.0.0.4").await;
     let leader = Leader::start(Some(published(&[upstream.address], 1))).await;
     let envoy = Envoy::start(&program, &[leader.address]);
@@ -274,7 +264,7 @@ const SAID_BY_PROXIES: [&str; 28] = [
 
 #[tokio::test]
 async fn nothing_that_only_a_proxy_may_say_gets_in() {
-    let Some(program) = program("nothing_that_only_a_proxy_may_say_gets_in") else { return };
+    let Some(program) = part("envoy") else { return };
     let upstream = Upstream::start("127.0.0.8").await;
     // Without logs there is no id of Envoy's own, which would hide the client's.
     let settings = EdgeSettings { log_from: None, ..settings() };
@@ -301,7 +291,7 @@ async fn nothing_that_only_a_proxy_may_say_gets_in() {
 
 #[tokio::test]
 async fn short_of_memory_envoy_sheds_load_and_recovers() {
-    let Some(program) = program("short_of_memory_envoy_sheds_load_and_recovers") else { return };
+    let Some(program) = part("envoy") else { return };
     let upstream = Upstream::start("127.0.0.9").await;
     let leader = Leader::start(Some(published(&[upstream.address], 1))).await;
     let directory = tempfile::tempdir().unwrap();
@@ -343,7 +333,7 @@ async fn short_of_memory_envoy_sheds_load_and_recovers() {
 
 #[tokio::test]
 async fn a_dead_and_a_frozen_node_cost_no_request() {
-    let Some(program) = program("a_dead_and_a_frozen_node_cost_no_request") else { return };
+    let Some(program) = part("envoy") else { return };
     let living = Upstream::start("127.0.0.5").await;
     let dying = Upstream::start("127.0.0.6").await;
     // A frozen node completes handshakes in the kernel and never answers.

@@ -4,6 +4,8 @@
 mod client;
 mod envoy;
 mod leader;
+#[path = "../part/mod.rs"]
+mod part;
 mod protocol;
 mod roster;
 mod secure;

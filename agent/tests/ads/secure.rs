@@ -14,8 +14,9 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, version};
 
-use crate::envoy::{Envoy, program};
+use crate::envoy::Envoy;
 use crate::leader::{Leader, eventually};
+use crate::part::part;
 use crate::roster::{published_with, settings};
 use crate::upstream::{ECHO_PATH, Upstream, fetch};
 
@@ -93,7 +94,7 @@ async fn shows(edge: SocketAddrV4, certificate: &Issued) {
 
 #[tokio::test]
 async fn with_tls_browsers_get_http_2_and_everybody_is_sent_there() {
-    let Some(program) = program("with_tls_browsers_get_http_2_and_everybody_is_sent_there") else { return };
+    let Some(program) = part("envoy") else { return };
     let (first, second) = (issued(), issued());
     let upstream = Upstream::start("127.0.0.10").await;
     let directory = tempfile::tempdir().unwrap();
