@@ -36,7 +36,8 @@ fn files(dir: &str, ending: &str) -> Vec<String> {
 }
 
 fn documents() -> Vec<String> {
-    let named = ["README.md", "CHANGELOG.md", "etcd/README.md", "envoy/README.md"];
+    let named =
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "etcd/README.md", "envoy/README.md"];
     named.map(String::from).into_iter().chain(files("docs", ".md")).collect()
 }
 
@@ -232,4 +233,43 @@ fn every_hint_of_check_has_its_heading() {
     let headings: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert!(hints.len() > 5, "{hints:?}");
     assert_eq!(hints, headings);
+}
+
+/// One version of each thing, wherever it stands.
+#[test]
+fn versions_agree_wherever_they_stand() {
+    let after = |file: &str, start: &str| -> String {
+        let text = read(file);
+        let line = text.lines().find_map(|line| line.trim_start().strip_prefix(start).map(str::to_owned));
+        line.unwrap_or_else(|| panic!("no {start} in {file}")).trim_matches(['"', ' ']).to_owned()
+    };
+    let rust = after("Cargo.toml", "rust-version = ");
+    assert!(
+        after("rust-toolchain.toml", "channel = ").starts_with(&format!("{rust}.")),
+        "rust-toolchain.toml"
+    );
+    assert_eq!(after(".env", "RUST_IMAGE="), format!("rust:{rust}"));
+    assert!(read(".github/workflows/ci.yml").contains(&format!(" rust:{rust}-")), "ci.yml");
+    let compose = after("scripts/lib.sh", "COMPOSE_NEEDED=");
+    assert!(
+        read("README.md").contains(&format!("Compose {compose} or newer")),
+        "README.md says another Compose"
+    );
+}
+
+/// What a contributor is told to run is there.
+#[test]
+fn contributing_names_what_there_is() {
+    let text = read("CONTRIBUTING.md");
+    let scripts: Vec<&str> =
+        text.split(['`', ' ', '\n']).filter(|word| word.ends_with(".sh") && word.contains('/')).collect();
+    assert!(scripts.len() >= 2, "{scripts:?}");
+    for script in scripts {
+        assert!(root().join(script).is_file(), "CONTRIBUTING.md names {script}");
+    }
+    let stages = read("images/test.sh");
+    let listed = stages.lines().find_map(|line| line.trim().strip_prefix("(($# > 0)) || set -- ")).unwrap();
+    for stage in listed.split(' ') {
+        assert!(text.contains(&format!("\n| {stage} | ")), "CONTRIBUTING.md does not list the stage {stage}");
+    }
 }

@@ -23,6 +23,8 @@ use engine::{Fleet, eventually};
 const ANNOUNCED: Duration = Duration::from_secs(10);
 /// A crash: the lease of 5 s, an etcd election on top, a busy machine.
 const CRASHED: Duration = Duration::from_secs(20);
+/// As compose.yaml grants it.
+const LEASE: Duration = Duration::from_secs(5);
 /// Containers that have to start first.
 const STARTED: Duration = Duration::from_secs(60);
 
@@ -50,6 +52,7 @@ fn the_list_follows_whatever_happens_to_the_fleet() {
     let victim = fleet.follower();
     fleet.docker(["kill", &victim.id]);
     fleet.agrees("one killed", 3, CRASHED);
+    was_reaped(&fleet, &victim);
     fleet.docker(["start", &victim.id]);
     fleet.agrees("started after the kill", 4, STARTED);
 
@@ -78,6 +81,16 @@ fn the_list_follows_whatever_happens_to_the_fleet() {
     roll::an_interrupted_roll_is_finished_by_the_next(&fleet);
     roll::nodes_may_be_killed_meanwhile(&fleet);
     backup::a_backup_brings_back_what_was_lost(&fleet);
+}
+
+/// Removed by the leader, on the word of its closed stream: its lease would have ended too, seconds later.
+fn was_reaped(fleet: &Fleet, node: &engine::Node) {
+    eventually("the event of its removal", STARTED, || {
+        let events = fleet.docker(["exec", &fleet.leader().id, "muster", "events", "-o", "jsonl"]);
+        let node = format!("\"node\":\"{}\"", node.id);
+        let last = events.lines().rfind(|line| line.contains(&node)).unwrap_or_default();
+        if last.contains("\"event\":\"reaped\"") { Ok(()) } else { Err(format!("the last of it is {last}")) }
+    });
 }
 
 /// Killed from outside the engine, which then starts it again by its restart policy: same container, new instance.
@@ -151,7 +164,13 @@ fn nginx_dies_inside(fleet: &Fleet) {
 
 fn etcd_loses_one_member(fleet: &Fleet) {
     let before = fleet.files();
+    let leases: Vec<_> = fleet.nodes().into_iter().map(|node| (lease_end(fleet, &node), node)).collect();
     fleet.compose(["kill", "etcd1"]);
+    // Longer than a lease: what was granted before the fault has ended by then.
+    eventually("every lease to be renewed without it", CRASHED, || {
+        let old = leases.iter().find(|(end, node)| lease_end(fleet, node) <= *end + LEASE);
+        old.map_or(Ok(()), |(_, node)| Err(format!("{} still lives on a renewal from before", node.id)))
+    });
     fleet.agrees("one etcd member killed", 4, CRASHED);
     assert_eq!(before, fleet.files(), "no file was rewritten");
     fleet.scale(5);
@@ -159,6 +178,13 @@ fn etcd_loses_one_member(fleet: &Fleet) {
     fleet.compose(["start", "etcd1"]);
     fleet.scale(4);
     fleet.agrees("scaled back with it", 4, STARTED);
+}
+
+/// When the lease of a node would end, as the node itself has it.
+fn lease_end(fleet: &Fleet, node: &engine::Node) -> jiff::Timestamp {
+    let said = fleet.docker(["exec", &node.id, "cat", "/srv/muster/node.json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).expect("node.json");
+    said["lease_expires_at"].as_str().expect("a lease").parse().expect("a time")
 }
 
 /// Without a registry nothing is removed and everything is served; back again, nothing has to be told.

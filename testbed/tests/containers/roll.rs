@@ -72,6 +72,7 @@ pub fn an_interrupted_roll_is_finished_by_the_next(fleet: &Fleet) {
 pub fn nodes_may_be_killed_meanwhile(fleet: &Fleet) {
     let clients = Clients::start(fleet.edge(), Manners::AskOnce);
     let mut roll = fleet.making(&["roll"], &[ALL]).spawn().expect("make starts");
+    let mut killed = 0;
     for _ in 0..2 {
         let known: BTreeSet<String> = fleet.nodes().into_iter().map(|node| node.id).collect();
         eventually("the next node to be replaced", STARTED, || {
@@ -81,11 +82,12 @@ pub fn nodes_may_be_killed_meanwhile(fleet: &Fleet) {
         });
         if let Some(victim) = fleet.nodes().first() {
             // It may have been the one that was just stopped.
-            fleet.succeeds(["kill", &victim.id]);
+            killed += usize::from(fleet.succeeds(["kill", &victim.id]));
         }
         thread::yield_now();
     }
     assert!(roll.wait().expect("it ends").success(), "the roll goes on around the killed");
+    assert!(killed > 0, "the roll was over before any node could be killed");
     clients.lost_nothing("nodes killed during a roll");
     fleet.agrees("rolled while nodes were killed", NODES, STARTED);
 }
