@@ -181,7 +181,7 @@ DOCKERFILE
   STANDINS=(RUST_IMAGE="$ME/rust:1.95" ETCD_IMAGE="$ME/etcd:official" ENVOY_IMAGE="$ME/envoy:official")
 }
 
-# keep_images: what has just been compiled from this commit serves the stages that follow.
+# keep_images: what has just been compiled from this commit serves the stages that follow, which compile nothing again.
 keep_images() {
   local pair
   [[ -z $(git status --porcelain) ]] || return 0
