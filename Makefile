@@ -73,7 +73,7 @@ fmt: ## format the code
 lint: ## formatting, clippy, shellcheck
 	@images/test.sh lint
 
-test: ## everything that is checked: lint, unit, property, integration, the page, containers
+test: ## everything that is checked: lint, unit, property, integration, the page, bare machines, containers
 	@images/test.sh
 
 test-bare: ## the first commands on bare machines: Debian, plain Compose, Alpine, an engine that restarts

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced: the fleet under load. PROJECT is its Compose project, URL where Envoy is reached,
+# Sourced beside scripts/lib.sh: the fleet under load. PROJECT is its Compose project, URL where Envoy is reached,
 # ADDRESS the same as variables, COMPOSE the command.
 
 # A project and a port that nobody else has.
@@ -46,14 +46,6 @@ fleet_down() {
   [[ -z $(containers -a) ]] || say "these containers could not be removed: $(containers -a | tr '\n' ' ')"
 }
 
-# containers -a|"" [SERVICE]: ids of all or of the running ones, oldest first.
-containers() {
-  local filters=(--filter "label=com.docker.compose.project=$PROJECT")
-  [[ -z ${2:-} ]] || filters+=(--filter "label=com.docker.compose.service=$2")
-  [[ -z $1 ]] || filters+=("$1")
-  docker ps -q "${filters[@]}" | tac
-}
-
 # Nodes that should be listed: ID ADDRESS. A paused one should not, once its lease has ended.
 living() {
   local ids
@@ -62,8 +54,6 @@ living() {
   ((${#ids[@]} == 0)) ||
     docker inspect -f '{{slice .Id 0 12}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "${ids[@]}" | sort -V -k2
 }
-
-address_of() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
 
 # The generated list is one JSON object without nested objects in its nodes: no JSON tool is needed.
 leader() {

@@ -61,10 +61,11 @@ engine_answers() {
 
 # need_engine: an engine that answers, or the reason and what to do.
 need_engine() {
+  # podman takes the name `docker` on some distributions, and answers to most of it.
+  case $(docker --version 2>/dev/null) in *odman*) fail "podman is not supported, muster needs Docker" ;; esac
   engine_answers && return
   case $ENGINE_SAID in
     *"permission denied"*) fail "you may not ask the container engine: sudo usermod -aG docker \"\$USER\", then log in again ($ENGINE_SAID)" ;;
-    *odman*) fail "podman is not supported, muster needs Docker: $ENGINE_SAID" ;;
     *"Cannot connect"* | *"error during connect"*)
       fail "the container engine does not run: start Docker Desktop, or sudo systemctl start docker ($ENGINE_SAID)" ;;
     *) fail "the container engine does not answer: $ENGINE_SAID" ;;
