@@ -34,7 +34,8 @@ refuses_wrong_settings() {
 }
 
 refuses_who_may_not_ask() {
-  ! bounded 60 docker exec --user 1234:1234 "$ME" sh -c "cp -r . /tmp/other && cd /tmp/other && scripts/fleet.sh up" >"$WORK/log" 2>&1 ||
+  inside "cp -r . /tmp/other && chown -R 1234:1234 /tmp/other" || fail "a copy for another user: $(tail -n 3 "$WORK/log")"
+  ! bounded 60 docker exec --user 1234:1234 --workdir /tmp/other "$ME" scripts/fleet.sh up >"$WORK/log" 2>&1 ||
     fail "who may not ask the engine can start a fleet"
   grep -q "usermod -aG docker" "$WORK/log" || fail "who may not ask the engine is not told the cure: $(cat "$WORK/log")"
   ! grep -q "plain processes" "$WORK/log" || fail "an engine that may not be asked leads to plain processes"

@@ -18,6 +18,7 @@ bare_engine() {
   for way in TERM KILL; do
     engine_ends "$way"
     engine_starts
+    say "   by itself: $(docker exec "$ENGINE" docker ps -q --filter name=envoy | wc -l) of 2 Envoys run"
     seconds_away=$(seconds)
     in_engine "cd / && $line" || fail "after $way of the engine: $(tail -n 20 "$WORK/log")"
     in_engine "wget -q -O - http://127.0.0.1:8080/ips.txt" || fail "after $way of the engine the edge does not answer"

@@ -13,7 +13,8 @@ prepare() {
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   # shellcheck disable=SC2153 # from steps.sh
-  git clone --quiet --local "$ROOT" "$CLONE"
+  # As on hosts that are hardened so: what containers read as another user must not depend on it.
+  (umask 077 && git clone --quiet --local "$ROOT" "$CLONE")
   mkdir -p "$CLONE/.cache"
   [[ -z $WITHOUT ]] || sed -i "/^$WITHOUT /d" "$CLONE/images/build-packages.txt"
   # The base that belongs to the project's own machines lies beside its checkout, where there is one.
