@@ -113,16 +113,18 @@ static_client() {
 
 # A Rust of this machine, one toolchain of it, without the target that the project's scripts have to add.
 copy_rust() {
-  local home=${RUSTUP_HOME:-$HOME/.rustup} toolchain
+  local home=${RUSTUP_HOME:-$HOME/.rustup} toolchain name
   [[ -d $WORK/rustup ]] && return
   toolchain=$(cd "$ROOT" && rustc --print sysroot)
+  # By the name that rust-toolchain.toml asks for, or rustup would fetch another copy: here one may be a link to the other.
+  name=$(cd "$ROOT" && rustup show active-toolchain | cut -d' ' -f1)
   mkdir -p "$WORK/rustup/toolchains" "$WORK/cargo/bin"
   # With the slash its content: a toolchain may be a link to another.
-  cp -r "$toolchain/." "$WORK/rustup/toolchains/$(basename "$toolchain")"
+  cp -r "$toolchain/." "$WORK/rustup/toolchains/$name"
   rm -rf "$WORK/rustup/toolchains"/*/share/doc
   cp "$home/settings.toml" "$WORK/rustup/" 2>/dev/null || true
   cp -P "${CARGO_HOME:-$HOME/.cargo}"/bin/{rustup,cargo,rustc} "$WORK/cargo/bin/"
-  RUSTUP_HOME=$WORK/rustup CARGO_HOME=$WORK/cargo rustup default "$(basename "$toolchain")" >/dev/null 2>&1
+  RUSTUP_HOME=$WORK/rustup CARGO_HOME=$WORK/cargo rustup default "$name" >/dev/null 2>&1
   RUSTUP_HOME=$WORK/rustup rustup target remove "$TARGET" >/dev/null 2>&1 || true
 }
 
