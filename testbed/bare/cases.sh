@@ -10,6 +10,7 @@ bare_cases() {
   a_switch_the_kernel_lacks
   a_dotenv_as_compose_reads_it
   a_proxy_in_the_environment
+  certificates_that_ended
   a_node_on_a_second_network
   a_member_without_its_volume
   inside "make clean" || fail "make clean: $(tail -n 5 "$WORK/log")"
@@ -70,6 +71,31 @@ a_proxy_in_the_environment() {
   listed 3
   case_passed "a proxy in the environment and in the client's configuration: no difference"
 }
+
+# The same certificate, signed anew by the fleet's own authority with an end that has passed.
+certificates_that_ended() {
+  local pki=$WORK/pki service=$PROJECT
+  need openssl=openssl
+  inside "make down" || fail "make down: $(tail -n 5 "$WORK/log")"
+  mkdir -p "$pki"
+  docker run --rm --volume "${service}_pki-authority:/authority:ro" --volume "${service}_pki-prometheus:/prometheus:ro" alpine:3.10 \
+    tar -c /authority /prometheus 2>/dev/null | tar -x -C "$pki"
+  (
+    cd "$pki"
+    openssl x509 -x509toreq -in prometheus/generation-1/etcd.crt -signkey prometheus/generation-1/etcd.key -copy_extensions copy -out request
+    openssl x509 -req -in request -CA authority/generation-1/etcd-ca.crt -CAkey authority/generation-1/etcd-ca.key -days 0 \
+      -copy_extensions copy -out ended
+  ) >"$WORK/log" 2>&1 || fail "an ended certificate could not be made: $(tail -n 3 "$WORK/log")"
+  docker run --rm --interactive --volume "${service}_pki-prometheus:/prometheus" alpine:3.10 sh -c 'cat >/prometheus/generation-1/etcd.crt' <"$pki/ended"
+  # Its end is the second of its signature.
+  wait_for 10 not_current "$pki/ended"
+  inside "make up" || fail "certificates that ended: $(tail -n 10 "$WORK/log")"
+  grep -q "certificates have ended while the fleet was off: they are renewed" "$WORK/log" || fail "ended certificates are not named: $(cat "$WORK/log")"
+  inside "docker compose run --rm --no-deps -T pki pki show" || fail "after the renewal pki show says: $(tail -n 3 "$WORK/log")"
+  case_passed "certificates that ended while the fleet was off: named and renewed"
+}
+
+not_current() { ! openssl x509 -in "$1" -noout -checkend 0 >/dev/null; }
 
 a_node_on_a_second_network() {
   docker network create --label "com.docker.compose.project=$PROJECT" "$PROJECT-second" >/dev/null
