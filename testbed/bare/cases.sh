@@ -74,11 +74,11 @@ a_proxy_in_the_environment() {
 
 # The same certificate, signed anew by the fleet's own authority with an end that has passed.
 certificates_that_ended() {
-  local pki=$WORK/pki service=$PROJECT
+  local pki=$WORK/pki
   need openssl=openssl
   inside "make down" || fail "make down: $(tail -n 5 "$WORK/log")"
   mkdir -p "$pki"
-  docker run --rm --volume "${service}_pki-authority:/authority:ro" --volume "${service}_pki-prometheus:/prometheus:ro" alpine:3.10 \
+  docker run --rm --volume "${PROJECT}_pki-authority:/authority:ro" --volume "${PROJECT}_pki-prometheus:/prometheus:ro" alpine:3.10 \
     tar -c /authority /prometheus 2>/dev/null | tar -x -C "$pki"
   (
     cd "$pki"
@@ -86,7 +86,7 @@ certificates_that_ended() {
     openssl x509 -req -in request -CA authority/generation-1/etcd-ca.crt -CAkey authority/generation-1/etcd-ca.key -days 0 \
       -copy_extensions copy -out ended
   ) >"$WORK/log" 2>&1 || fail "an ended certificate could not be made: $(tail -n 3 "$WORK/log")"
-  docker run --rm --interactive --volume "${service}_pki-prometheus:/prometheus" alpine:3.10 sh -c 'cat >/prometheus/generation-1/etcd.crt' <"$pki/ended"
+  docker run --rm --interactive --volume "${PROJECT}_pki-prometheus:/prometheus" alpine:3.10 sh -c 'cat >/prometheus/generation-1/etcd.crt' <"$pki/ended"
   # Its end is the second of its signature.
   wait_for 10 not_current "$pki/ended"
   inside "make up" || fail "certificates that ended: $(tail -n 10 "$WORK/log")"
