@@ -2,8 +2,8 @@
 # A unit for systemd that brings the fleet up with the engine, after a boot and after the engine's own restart:
 # scripts/unit.sh install|remove
 #
-# By itself the engine starts all containers again but the two Envoys: they share the network of another container, which has
-# to run first, and the engine neither keeps that order nor tries again. See docs/availability.md.
+# By itself the engine may leave the two Envoys out: they share the network of another container, which has to run first, and
+# the engine neither keeps that order nor tries again. See docs/availability.md.
 set -eu
 umask 022
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
