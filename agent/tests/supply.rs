@@ -192,7 +192,7 @@ fn compose_builds_each_image_once_and_asks_no_registry_for_it() {
         *built.entry(what.join(" ")).or_default() += 1;
     }
     assert!(built.values().all(|services| *services == 1), "{built:?}");
-    // Of the rest only Grafana is somebody else's image.
+    // Of the rest only Grafana is an image of another project.
     assert_eq!(services.matches("pull_policy: missing").count(), 1);
     assert!(of("grafana").unwrap().contains("pull_policy: missing"));
     for service in ["pki", "etcd-auth", "etcd-root", "nginx", "front", "prometheus", "grafana"] {
