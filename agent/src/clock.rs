@@ -63,7 +63,8 @@ pub fn wall_after(span: Duration) -> String {
     shown(now.checked_add(span).unwrap_or(now))
 }
 
-fn shown(time: jiff::Timestamp) -> String {
+/// RFC 3339 in UTC with milliseconds, of one width: order as text is order in time.
+pub fn shown(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 

@@ -148,9 +148,10 @@ fn addresses(ips: &[Ipv4Addr]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// RFC 3339 in UTC with a `Z`, whatever offset or annotation the writer chose.
+/// RFC 3339 in UTC with milliseconds and a `Z`, whatever offset or annotation the writer chose: of one width, as
+/// node.json and the log have it.
 pub(super) fn utc(time: &str) -> String {
-    time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), |read| read.to_string())
+    time.parse().map_or_else(|_| time.to_owned(), crate::clock::shown)
 }
 
 /// JSON whose outer `levels` are spread over lines and whose inner ones stay on one: one node a line, for `grep`.
