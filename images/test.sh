@@ -66,12 +66,22 @@ test_unit() {
   cargo test --workspace --locked --quiet
 }
 
+# Always the whole workspace: with fewer packages, what they depend on has other features, and is compiled once more.
+compile_tests() { cargo test --workspace --locked --quiet --no-run; }
+
+# test_program NAME ARGUMENT...
+test_program() {
+  local name=$1
+  shift
+  cargo test --workspace --locked --quiet --test "$name" -- "$@"
+}
+
 # The page in a real browser, before a real fleet.
 test_page() {
   need_rust host
   need_build all
   images/parts.sh etcd envoy nginx
-  cargo build --locked --quiet -p muster -p testbed
+  compile_tests
   images/browser.sh testbed/page/check.py
 }
 
@@ -83,9 +93,9 @@ test_containers() {
   docker compose config --quiet
   need nsenter=util-linux curl=curl openssl=openssl
   images/parts.sh etcd
-  local test
-  for test in containers image intruders observe; do
-    timed "$test" cargo test --locked --quiet -p testbed --test "$test" -- --ignored
+  local module
+  for module in fleet image intruders observe; do
+    timed "$module" test_program containers --ignored "$module::"
   done
   two_builds
   timed "load tests" loadtest/test.sh
@@ -94,11 +104,10 @@ test_containers() {
 # The image's program and the one compiled for tests are two builds.
 two_builds() {
   local container
-  cargo build --locked --quiet -p muster
   container=$(docker create "$(setting MUSTER_NODE_TAG)")
   docker cp "$container:/usr/local/bin/muster" "$CACHE/other-muster" >/dev/null
   docker rm "$container" >/dev/null
-  MUSTER_OTHER_BIN=$CACHE/other-muster timed versions cargo test --locked --quiet -p testbed --test versions -- --ignored
+  MUSTER_OTHER_BIN=$CACHE/other-muster timed versions test_program testsuite --ignored versions::
 }
 
 # The first commands where nothing is installed.
