@@ -4,14 +4,18 @@
 mod address;
 mod ads;
 mod auth;
+mod certificates;
+mod fixture;
 mod flags;
 mod fleet;
 mod marks;
 mod metrics;
 mod page;
 #[path = "../part/mod.rs"]
+mod part;
 mod pki;
 mod readme;
+mod schema;
 mod stdout;
 mod supply;
 mod tidy;
