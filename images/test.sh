@@ -63,7 +63,8 @@ test_unit() {
   need_build all
   need curl=curl
   images/parts.sh etcd envoy nginx
-  cargo test --workspace --locked --quiet
+  # Two tests a core: most of their time they wait for a lease or a back-off.
+  RUST_TEST_THREADS=$(($(nproc) * 2)) cargo test --workspace --locked --quiet
 }
 
 # Always the whole workspace: with fewer packages, what they depend on has other features, and is compiled once more.

@@ -19,7 +19,8 @@ use crate::observe::eventually;
 use crate::process::Keeper;
 use crate::programs::Programs;
 
-/// Most testbeds that run at the same time in tests: each holds about ten processes, and wants two cores.
+/// Most testbeds that run at the same time in tests, and one more than cores where there are few: a test waits for
+/// leases and back-offs most of its time, and took 0.3 of a core on the average.
 const SLOTS: usize = 4;
 /// Longest wait for a place among them.
 const SLOT_PATIENCE: Duration = Duration::from_secs(600);
@@ -185,7 +186,7 @@ impl Builder {
 /// One of the places for tests, free again when the listener is dropped. A name in the abstract socket space, so that
 /// it holds between test programs too and leaves no file.
 async fn slot() -> anyhow::Result<UnixListener> {
-    let slots = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, SLOTS));
+    let slots = std::thread::available_parallelism().map_or(1, |cores| (cores.get() + 1).clamp(1, SLOTS));
     eventually(SLOT_PATIENCE, "a place among the running testbeds", async || {
         let taken = (0..slots).find_map(|slot| {
             let name = SocketAddr::from_abstract_name(format!("muster-testbed-slot-{slot}")).ok()?;
