@@ -2,32 +2,40 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::ensure;
+use nix::time::{ClockId, clock_gettime};
 use testbed::Testbed;
 use testbed::observe::Sampler;
 
 /// What `make up` uses, so that the shortest bounds are tried that anybody meets.
 const TTL: Duration = Duration::from_secs(5);
 
-/// One thread for each core that never rests; dropping it ends them.
-struct Burning(Arc<AtomicBool>);
+/// One thread for each core that never rests.
+struct Burning {
+    ended: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Duration>>,
+}
 
 impl Burning {
     fn every_core() -> anyhow::Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
-        for _ in 0..std::thread::available_parallelism()?.get() {
+        let threads = (0..std::thread::available_parallelism()?.get()).map(|_| {
             let ended = ended.clone();
-            std::thread::spawn(move || while !ended.load(Ordering::Relaxed) {});
-        }
-        Ok(Self(ended))
+            std::thread::spawn(move || {
+                while !ended.load(Ordering::Relaxed) {}
+                clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Into::into)
+            })
+        });
+        Ok(Self { threads: threads.collect(), ended })
     }
-}
 
-impl Drop for Burning {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Ends the threads, and returns the time that each had on a core.
+    fn end(self) -> Vec<Duration> {
+        self.ended.store(true, Ordering::Relaxed);
+        self.threads.into_iter().map(|thread| thread.join().expect("nothing in it panics")).collect()
     }
 }
 
@@ -38,12 +46,22 @@ async fn nobody_is_reaped_or_deposed_while_every_core_is_busy() -> anyhow::Resul
     Testbed::builder()
         .ttl(TTL)
         .run(async |bed| {
-            let leader = bed.leader().await?;
+            let candidates = async || -> anyhow::Result<Vec<(String, i64)>> {
+                let keys = bed.etcd.get_prefix("/muster/leader/").await?.keys;
+                Ok(keys.into_iter().map(|key| (key.key, key.create_revision)).collect())
+            };
+            let before = candidates().await?;
             let sampler = Sampler::start(bed.nodes());
+            let span = Duration::from_secs(seconds.unwrap_or(15));
             let burning = Burning::every_core()?;
-            tokio::time::sleep(Duration::from_secs(seconds.unwrap_or(15))).await;
-            drop(burning);
-            ensure!(bed.leader().await? == leader, "the leader was deposed");
+            tokio::time::sleep(span).await;
+            let burnt = burning.end();
+            // Half of it is the most that a fair scheduler lets them have beside another load of this kind.
+            ensure!(
+                burnt.iter().all(|had| *had > span / 4),
+                "the cores were not busy: {burnt:?} of {span:?}"
+            );
+            ensure!(candidates().await? == before, "somebody was deposed, or gave up its turn");
             for node in bed.nodes() {
                 let reaped = node.said("reaped")?;
                 ensure!(reaped.is_empty(), "{reaped:?}");

@@ -60,8 +60,15 @@ fn bad_values() -> Vec<Vec<u8>> {
 async fn litter(bed: &Testbed) -> anyhow::Result<()> {
     let lease = format!("--lease={}", bed.etcd.grant(Duration::from_secs(600)).await?);
     let good_key = format!("/muster/nodes/evil-{INSTANCE}");
-    for value in bad_values() {
-        bed.etcd.ctl(&["put", &good_key, &lease], Some(&value)).await?;
+    // Each at a key of its own and under the name that the key has, so that all are there at once and only the value is
+    // wrong.
+    for (number, value) in bad_values().into_iter().enumerate() {
+        let name = format!("evil{number}");
+        let value = match String::from_utf8(value) {
+            Ok(text) => text.replace("\"name\":\"evil\"", &format!("\"name\":\"{name}\"")).into_bytes(),
+            Err(binary) => binary.into_bytes(),
+        };
+        bed.etcd.ctl(&["put", &format!("/muster/nodes/{name}-{INSTANCE}"), &lease], Some(&value)).await?;
     }
     // etcdctl takes an empty value as an argument only.
     bed.etcd.ctl(&["put", &good_key, "", &lease], None).await?;

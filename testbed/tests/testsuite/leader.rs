@@ -102,10 +102,15 @@ async fn a_candidate_key_deleted_by_hand_makes_another_lead() -> anyhow::Result<
             let leader = bed.leader().await?;
             let lease = bed.node_key(leader).await?.lease;
             bed.etcd.ctl(&["del", &format!("/muster/leader/{lease:x}")], None).await?;
-            another_leads(bed, leader).await?;
-            eventually(SOON, "all three are candidates", async || {
+            let next = another_leads(bed, leader).await?;
+            eventually(SOON, "all three are candidates, and one of them says that it leads", async || {
                 let candidates = bed.etcd.get_prefix("/muster/leader/").await?.keys.len();
                 ensure!(candidates == 3, "{candidates} candidates");
+                for node in bed.nodes() {
+                    let leads = node.metrics().await?.get("muster_leader").copied();
+                    let expected = f64::from(u8::from(node.number == next));
+                    ensure!(leads == Some(expected), "{} says {leads:?}, node{next} leads", node.name);
+                }
                 Ok(())
             })
             .await?;

@@ -85,19 +85,29 @@ async fn a_silent_link_to_etcd_is_noticed_too() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_only_sends_is_noticed_too() -> anyhow::Result<()> {
-    // What the node sends still arrives, renewals too: it may stay listed or be dropped, but it knows that it is
-    // deaf and comes back when it hears again.
+    // What the node sends still arrives, renewals too: the others may go on listing it or drop it, and nobody else; the
+    // node knows that it is deaf, keeps what it had, and comes back when it hears again.
     Testbed::builder()
         .run(async |bed| {
             let number = bed.follower().await?;
+            let all = bed.up();
+            let hearing = Sampler::start(bed.nodes().iter().filter(|node| node.number != number));
+            let deaf = Sampler::start([bed.node(number)]);
             bed.node(number).link_etcd(Link::Deaf);
             eventually(LEASE, "its own list is marked stale", async || {
                 ensure!(bed.node(number).list().await?.says.stale_since.is_some(), "it is not stale");
                 Ok(())
             })
             .await?;
+            ensure!(bed.node(number).list().await?.says.ips == all, "it has not kept its list");
+            ensure!(bed.list_via_envoy().await?.says.count >= all.len() - 1, "the edge serves another list");
+            let deaf = deaf.finish();
+            ensure!(deaf[0].fewest == all.len() && deaf[0].broken.is_empty(), "{deaf:?}");
             bed.node(number).link_etcd(Link::Open);
-            bed.agreement(LEASE, &bed.up()).await?;
+            bed.agreement(LEASE, &all).await?;
+            for seen in hearing.finish() {
+                ensure!(seen.fewest >= all.len() - 1 && !seen.stale && seen.broken.is_empty(), "{seen:?}");
+            }
             Ok(())
         })
         .await

@@ -145,12 +145,12 @@ async fn a_renewal_costs_no_connection_and_is_used_by_all() -> anyhow::Result<()
         .tls()
         .run(async |bed| {
             ensure!(bed.envoy().certificate_days().await? < 101, "100 days at first");
-            // A machine that stands still for a second breaks connections too, though not at each renewal.
-            let mut renewals = 1;
-            while let Err(cost) = renewal(bed, renewals).await? {
-                ensure!(renewals < 3, "each of {renewals} renewals cost something, the last {cost}");
-                renewals += 1;
+            // A machine that stands still for a second breaks connections too: one of three may have met that.
+            let mut costs = Vec::new();
+            for count in 1..=3 {
+                costs.extend(renewal(bed, count).await?.err());
             }
+            ensure!(costs.len() < 2, "of three renewals {} cost something: {costs:?}", costs.len());
             let leader = bed.leader().await?;
 
             // Old and new get on with each other and with what comes: a new leader, a new node, a member that returns.

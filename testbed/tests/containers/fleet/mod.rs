@@ -138,10 +138,12 @@ fn the_image_is_small_and_unprivileged(fleet: &Fleet) {
 /// Paused, it cannot renew: it leaves the list with its lease, and comes back by itself with a new one.
 fn pause_longer_than_the_lease(fleet: &Fleet) {
     let frozen = fleet.follower();
+    let since = fleet.since(&frozen);
     fleet.docker(["pause", &frozen.id]);
     fleet.agrees("one paused", 3, CRASHED);
     fleet.docker(["unpause", &frozen.id]);
     fleet.agrees("unpaused", 4, CRASHED);
+    assert_ne!(fleet.since(&frozen), since, "a lease that had ended came back to life");
 }
 
 fn nginx_dies_inside(fleet: &Fleet) {
