@@ -255,6 +255,38 @@ fn versions_agree_wherever_they_stand() {
         read("README.md").contains(&format!("Compose {compose} or newer")),
         "README.md says another Compose"
     );
+    let readme = read("README.md");
+    let said: BTreeSet<&str> = Regex::new("Rust ([0-9]+[.][0-9]+)")
+        .unwrap()
+        .find_iter(&readme)
+        .map(|found| found.as_str())
+        .collect();
+    assert_eq!(said, BTreeSet::from([format!("Rust {rust}").as_str()]), "README.md");
+}
+
+/// CI runs what everybody runs, and a release builds what there is.
+#[test]
+fn workflows_name_what_there_is() {
+    let run = read(".ci/run");
+    let prelude = ["#", "set -", "cd "];
+    let commands: Vec<&str> =
+        run.lines().filter(|line| !prelude.iter().any(|start| line.starts_with(start))).collect();
+    assert_eq!(commands, ["exec make test"], ".ci/run");
+    assert!(read(".github/workflows/ci.yml").contains("bash .ci/run"), "ci.yml");
+    let release = read(".github/workflows/release.yml");
+    let image = Regex::new("image: ([a-z]+), file: ([^ ,]+), target: ([^ }]+)").unwrap();
+    let mut images = Vec::new();
+    for named in image.captures_iter(&release) {
+        let [image, file, target] = [1, 2, 3].map(|at| named.get(at).unwrap().as_str());
+        let dockerfile = read(file);
+        let last = target == "\"\"";
+        assert!(
+            last || dockerfile.contains(&format!(" AS {target}\n")),
+            "release.yml: {file} has no {target}"
+        );
+        images.push(image);
+    }
+    assert_eq!(images, ["node", "envoy", "etcd", "front"]);
 }
 
 /// What a contributor is told to run is there.
@@ -268,8 +300,10 @@ fn contributing_names_what_there_is() {
         assert!(root().join(script).is_file(), "CONTRIBUTING.md names {script}");
     }
     let stages = read("images/test.sh");
-    let listed = stages.lines().find_map(|line| line.trim().strip_prefix("(($# > 0)) || set -- ")).unwrap();
-    for stage in listed.split(' ') {
+    let lanes = stages.lines().find_map(|line| line.strip_prefix("LANES=(")?.strip_suffix(')')).unwrap();
+    let listed: Vec<&str> = lanes.split(['"', ' ']).filter(|stage| !stage.is_empty()).collect();
+    assert!(listed.len() == 5, "{listed:?}");
+    for stage in listed {
         assert!(text.contains(&format!("\n| {stage} | ")), "CONTRIBUTING.md does not list the stage {stage}");
     }
 }
