@@ -48,10 +48,14 @@ install_packages() {
   fi
   say "installing $*"
   local log=$CACHE/apt.log
+  # apt waits for the other's lock while it installs, and not while it updates its lists.
+  exec 7>"$CACHE/apt.lock"
+  flock 7
   {
     apt_get install -y --no-install-recommends "$@" ||
       { apt_get update && apt_get install -y --no-install-recommends "$@"; }
   } >"$log" 2>&1 </dev/null || fail "apt-get could not install $*: $(tail -n 3 "$log")"
+  exec 7>&-
 }
 
 # how_to_install DEBIAN_PACKAGE...: the command of this distribution, with its own names.

@@ -1,20 +1,51 @@
 #!/usr/bin/env bash
-# Everything that is checked, cheapest first: images/test.sh [lint] [unit] [page] [bare] [containers]
+# Everything that is checked: images/test.sh [lint] [unit] [page] [bare] [containers]
+#
+# Named stages run in that order. Without a name all of them run in two lanes side by side: docs/decisions/two-lanes.md.
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
 cd "$ROOT"
 
-# Minutes after which a stage hangs rather than works. Together under CI's 90.
-declare -A BOUND=([lint]=8 [unit]=26 [page]=7 [bare]=26 [containers]=22)
+# One lane waits for leases, browsers and containers most of its time; the other compiles most of it. `containers` comes
+# last in its lane: by then `bare` has compiled the images that it runs.
+LANES=("unit page containers" "lint bare")
+# Minutes after which a stage hangs rather than works, beside the other lane. Each lane's are together under CI's 90.
+declare -A BOUND=([lint]=14 [unit]=28 [page]=10 [bare]=50 [containers]=34)
 
 main() {
   local stage
-  (($# > 0)) || set -- lint unit page bare containers
+  (($# > 0)) || {
+    side_by_side
+    return
+  }
   for stage; do
     [[ -n ${BOUND[$stage]:-} ]] || fail "unknown stage '$stage': lint, unit, page, bare or containers"
   done
   for stage; do one_stage "$stage"; done
+}
+
+# Both lanes; the first stage that fails ends them. Each line says whose it is.
+side_by_side() {
+  local lane lanes=() started code=0
+  started=$(seconds)
+  for lane in "${LANES[@]}"; do
+    # shellcheck disable=SC2086 # a list of stages
+    MUSTER_LANE=yes "$ROOT/images/test.sh" $lane &
+    lanes+=($!)
+  done
+  trap 'kill "${lanes[@]}" 2>/dev/null; wait; exit 130' INT
+  trap 'kill "${lanes[@]}" 2>/dev/null; wait; exit 143' TERM HUP
+  for lane in "${LANES[@]}"; do
+    wait -n || { code=$?; break; }
+  done
+  trap - INT TERM HUP
+  if ((code != 0)); then
+    kill "${lanes[@]}" 2>/dev/null || true
+    wait
+    fail "a stage did not pass, see above ($(since "$started"))"
+  fi
+  say "== everything passed in $(since "$started")"
 }
 
 # A shell of its own, so that a stage that hangs can be ended with all it started, and the rest is not reached in silence.
@@ -27,7 +58,8 @@ one_stage() {
   fi
   say "== $stage"
   # A background job, and whatever nohup started, has INT, QUIT or HUP ignored, and passes that on to each test.
-  MUSTER_STAGE=$stage env --default-signal=INT,QUIT,HUP timeout --kill-after=60 "${BOUND[$stage]}m" "$ROOT/images/test.sh" "$stage" &
+  MUSTER_STAGE=$stage env --default-signal=INT,QUIT,HUP timeout --kill-after=60 "${BOUND[$stage]}m" "$ROOT/images/test.sh" "$stage" \
+    > >(labelled "$stage") 2>&1 &
   pid=$!
   # What is in a group of its own hears no Ctrl-C.
   trap 'kill "$pid" 2>/dev/null; wait "$pid"; exit 130' INT
@@ -38,6 +70,9 @@ one_stage() {
   ((code == 0)) || fail "$stage did not pass, see above ($(since "$started"))"
   say "== $stage passed in $(since "$started")"
 }
+
+# labelled STAGE: what it reads, line by line, with the stage's name before it where two run at once.
+labelled() { if [[ -n ${MUSTER_LANE:-} ]]; then exec sed -u "s/^/$1 | /"; else exec cat; fi; }
 
 test_lint() {
   need_rust host
@@ -90,7 +125,8 @@ test_page() {
 test_containers() {
   need_engine
   images/parts.sh compose buildx
-  images/build.sh
+  # Not while the other lane compiles the same.
+  flock "$CACHE/images.lock" images/build.sh
   docker compose config --quiet
   need nsenter=util-linux curl=curl openssl=openssl
   images/parts.sh etcd

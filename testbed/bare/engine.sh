@@ -85,7 +85,7 @@ engine_up() {
 }
 
 use_engine_images() {
-  images/build.sh >"$WORK/log" 2>&1 || fail "the images: $(tail -n 5 "$WORK/log")"
+  flock "$CACHE/images.lock" images/build.sh >"$WORK/log" 2>&1 || fail "the images: $(tail -n 5 "$WORK/log")"
 }
 
 engine_starts() {

@@ -160,7 +160,7 @@ glibc_programs() {
 # Stand-ins of the official images, under names of their own: a bare Debian with what rust:1.95 has, and the images that were
 # made from packages here, which have the programs where the official ones have them.
 stand_ins() {
-  images/build.sh etcd envoy >"$WORK/log" 2>&1 || fail "the stand-ins: $(tail -n 5 "$WORK/log")"
+  flock "$CACHE/images.lock" images/build.sh etcd envoy >"$WORK/log" 2>&1 || fail "the stand-ins: $(tail -n 5 "$WORK/log")"
   load_settings
   copy_rust
   mkdir -p "$WORK/rust"
@@ -195,7 +195,7 @@ keep_images() {
 # use_images: those of this machine, under the machine's own names, so that `clean` may take them.
 use_images() {
   local pair
-  images/build.sh >"$WORK/log" 2>&1 || fail "the images: $(tail -n 5 "$WORK/log")"
+  flock "$CACHE/images.lock" images/build.sh >"$WORK/log" 2>&1 || fail "the images: $(tail -n 5 "$WORK/log")"
   load_settings
   for pair in "${TAGS[@]}"; do docker tag "$(setting "${pair%%=*}")" "${pair#*=}"; done
   STANDINS=()

@@ -78,13 +78,17 @@ bare_debian() {
     say "without $WITHOUT: $(grep '^error' "$WORK/log" | head -n 1)"
     return
   fi
+  # Whoever needs images meanwhile waits for these.
+  exec 8>"$CACHE/images.lock"
+  flock 8
   inside "make up" || fail "make up on a bare Debian: $(tail -n 20 "$WORK/log")"
+  keep_images
+  exec 8>&-
   listed 3
   inside "make verify" || fail "make verify: $(tail -n 20 "$WORK/log")"
   grep -q "agrees: 3 nodes\|agree: 3 nodes\|agrees" "$WORK/log" || fail "make verify says: $(tail -n 5 "$WORK/log")"
   inside "make down" || fail "make down: $(tail -n 20 "$WORK/log")"
   [[ -z $(docker ps -aq --filter "label=com.docker.compose.project=$PROJECT") ]] || fail "make down left containers"
-  keep_images
 }
 
 # What is said when a package is missing that no package manager was asked for.
