@@ -17,8 +17,9 @@ prepare() {
   (umask 077 && git clone --quiet --local "$ROOT" "$CLONE")
   mkdir -p "$CLONE/.cache"
   [[ -z $WITHOUT ]] || sed -i "/^$WITHOUT /d" "$CLONE/images/build-packages.txt"
-  # The base that belongs to the project's own machines lies beside its checkout, where there is one.
-  [[ ! -d $ROOT/../shared/images ]] || ln -s "$(cd "$ROOT/../shared" && pwd)" "$WORK/shared"
+  # The base that belongs to the project's own machines lies beside its checkout, where there is one. A copy: the machine sees
+  # nothing outside of this directory.
+  [[ ! -d $ROOT/../shared/images ]] || { mkdir "$WORK/shared" && cp -r "$ROOT/../shared/images" "$WORK/shared/"; }
   mkdir -p "$WORK/apt"
   cp -r /etc/apt/. "$WORK/apt"
   # Only the distribution's own sources: a bare root has no keys of others.
