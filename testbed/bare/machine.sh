@@ -159,7 +159,8 @@ glibc_programs() {
 }
 
 # Stand-ins of the official images, under names of their own: a bare Debian with what rust:1.95 has, and the images that were
-# made from packages here, which have the programs where the official ones have them.
+# made from packages here, which have the programs where the official ones have them. The first one's compiler does not
+# optimize: what is forgotten in a Dockerfile shows without, and `debian` compiles as people do.
 stand_ins() {
   flock "$CACHE/images.lock" images/build.sh etcd envoy >"$WORK/log" 2>&1 || fail "the stand-ins: $(tail -n 5 "$WORK/log")"
   load_settings
@@ -176,6 +177,7 @@ COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make git curl
 COPY rustup /usr/local/rustup
 COPY cargo /usr/local/cargo
+ENV CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 DOCKERFILE
   docker buildx build --load --tag "$ME/rust:1.95" "$WORK/rust" >"$WORK/log" 2>&1 || fail "the stand-in of the Rust image: $(tail -n 5 "$WORK/log")"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proves the first commands on machines where nothing is installed: testbed/bare/run.sh [--without PACKAGE] [packages] [debian] [compose] [alpine] [cases] [engine]
 #
-#   packages  a bare Debian 12: each package of images/build-packages.txt is seen to be missing, also the one without a program
+#   packages  a bare Debian 12: each package of images/build-packages.txt is seen to be missing
 #   debian    a bare Debian 12 with Rust, git, make and a docker client: make up, make verify, make down
 #   compose   no make, no Rust: `docker compose up -d` on stand-ins of the official images, then `make up` on top of it
 #   alpine    busybox, no bash: every everyday command
@@ -54,18 +54,11 @@ step() {
 bare_packages() {
   local package image said
   image=$(debian_root)
-  # Without any of them at first; then all but one.
   said=$(docker run --rm --volume "$CLONE:$CLONE" --workdir "$CLONE" "$image" bash -c 'source images/steps.sh && build_lacks all')
   while read -r package _; do
     # The root has make, as README asks for it.
     [[ " $said " == *" $package "* || $package == make ]] || fail "on a bare Debian $package is not seen to be missing: $said"
   done < <(grep -v '^#' images/build-packages.txt)
-  # The one that was forgotten brings no program, so that only its use shows it.
-  said=$(docker run --rm --volume "$CLONE:$CLONE" --workdir "$CLONE" --volume "$WORK/apt:/etc/apt:ro" "$image" bash -c "
-    { apt-get update && apt-get install -y --no-install-recommends \$(grep -v '^#' images/build-packages.txt | cut -d' ' -f1 | grep -vx libprotobuf-dev); } >/tmp/log 2>&1 ||
-      { tail -n 3 /tmp/log >&2; exit 1; }
-    source images/steps.sh && build_lacks all") || fail "the packages but libprotobuf-dev could not be installed"
-  [[ $said == libprotobuf-dev ]] || fail "with all packages but libprotobuf-dev this is said to be missing: '$said'"
 }
 
 # Images under names of its own: those of this machine, made before, would prove nothing.
