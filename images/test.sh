@@ -133,11 +133,23 @@ test_containers() {
   need nsenter=util-linux curl=curl openssl=openssl
   images/parts.sh etcd
   local module
+  export MUSTER_TEST_PROJECT=muster-test-$$
+  trap 'fleet_gone "$MUSTER_TEST_PROJECT"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
   for module in fleet image intruders observe; do
     timed "$module" test_program containers --ignored "$module::"
   done
   two_builds
   timed "load tests" loadtest/test.sh
+}
+
+# fleet_gone PROJECT: what a test program that was killed could not remove.
+fleet_gone() {
+  local label=label=com.docker.compose.project=$1
+  docker ps -aq --filter "$label" | xargs -r docker rm -f -v >/dev/null 2>&1 || true
+  docker network ls -q --filter "$label" | xargs -r docker network rm >/dev/null 2>&1 || true
+  docker volume ls -q --filter "$label" | xargs -r docker volume rm >/dev/null 2>&1 || true
 }
 
 # The image's program and the one compiled for tests are two builds.

@@ -38,7 +38,9 @@ impl Fleet {
     pub fn up(nodes: usize) -> Self {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let fleet = Self {
-            project: format!("muster-test-{}", std::process::id()),
+            // images/test.sh names it, to remove it when this program is killed.
+            project: std::env::var("MUSTER_TEST_PROJECT")
+                .unwrap_or_else(|_| format!("muster-test-{}", std::process::id())),
             port: free.expect("a free port").port(),
             root: Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned(),
         };
