@@ -71,7 +71,7 @@ fmt: ## format the code
 	@cargo fmt --all
 
 lint: ## formatting, clippy, shellcheck
-	@images/test.sh lint
+	@images/test.sh lint clippy
 
 test: ## everything that is checked: lint, unit, property, integration, the page, bare machines, containers
 	@images/test.sh
