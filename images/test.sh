@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # Everything that is checked: images/test.sh [lint] [clippy] [unit] [page] [bare] [containers]
 #
-# Named stages run one after the other. Without a name all of them run in two lanes side by side: docs/decisions/two-lanes.md.
+# Named stages run one after the other. Without a name all of them run in lanes side by side: docs/decisions/lanes.md.
 set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
 cd "$ROOT"
 
-# At first both lanes compile, and then the cores have time for what can wait: clippy and the page. `containers` comes last in
-# its lane: by then `bare` has compiled the images that it runs.
-LANES=("unit containers" "lint bare clippy page")
+# `containers` waits for the images that `bare` compiles. At first the other two compile, and what can wait comes late: clippy
+# and the page.
+LANES=("unit" "lint bare clippy page" "containers")
+MADE=$CACHE/images.made
 # What an incremental build keeps is for a next one, and a machine of CI's has none.
 [[ -z ${CI:-} ]] || export CARGO_INCREMENTAL=0
-# Minutes after which a stage hangs rather than works, beside the other lane. Each lane's are together under CI's 90.
-declare -A BOUND=([lint]=5 [clippy]=10 [unit]=28 [page]=10 [bare]=50 [containers]=34)
+# Minutes after which a stage hangs rather than works, beside the other lanes. Each lane's are together under CI's 90.
+declare -A BOUND=([lint]=5 [clippy]=10 [unit]=28 [page]=10 [bare]=50 [containers]=60)
 
 main() {
   local stage
@@ -27,10 +28,11 @@ main() {
   for stage; do one_stage "$stage"; done
 }
 
-# Both lanes; the first stage that fails ends them. Each line says whose it is.
+# All lanes; the first stage that fails ends them. Each line says whose it is.
 side_by_side() {
   local lane lanes=() started code=0
   started=$(seconds)
+  rm -f "$MADE"
   for lane in "${LANES[@]}"; do
     # shellcheck disable=SC2086 # a list of stages
     MUSTER_LANE=yes "$ROOT/images/test.sh" $lane &
@@ -131,7 +133,8 @@ test_page() {
 test_containers() {
   need_engine
   images/parts.sh compose buildx
-  # Not while the other lane compiles the same.
+  # Beside `bare` these are the images that it makes; ended by the stage's bound, and by the other lane when it fails.
+  until [[ -z ${MUSTER_LANE:-} || -e $MADE ]]; do sleep 1; done
   flock "$CACHE/images.lock" images/build.sh
   docker compose config --quiet
   need nsenter=util-linux curl=curl openssl=openssl
