@@ -121,9 +121,9 @@ copy_rust() {
   # By the name that rust-toolchain.toml asks for, or rustup would fetch another copy: here one may be a link to the other.
   name=$(cd "$ROOT" && rustup show active-toolchain | cut -d' ' -f1)
   mkdir -p "$WORK/rustup/toolchains" "$WORK/cargo/bin"
-  # With the slash its content: a toolchain may be a link to another.
-  cp -r "$toolchain/." "$WORK/rustup/toolchains/$name"
-  rm -rf "$WORK/rustup/toolchains"/*/share/doc
+  # Its content, because a toolchain may be a link to another, and without the half of it that is documentation.
+  mkdir "$WORK/rustup/toolchains/$name"
+  tar -C "$toolchain" --exclude=./share/doc -c . | tar -C "$WORK/rustup/toolchains/$name" -x
   cp "$home/settings.toml" "$WORK/rustup/" 2>/dev/null || true
   cp -P "${CARGO_HOME:-$HOME/.cargo}"/bin/{rustup,cargo,rustc} "$WORK/cargo/bin/"
   RUSTUP_HOME=$WORK/rustup CARGO_HOME=$WORK/cargo rustup default "$name" >/dev/null 2>&1
@@ -166,9 +166,10 @@ stand_ins() {
   flock "$CACHE/images.lock" images/build.sh etcd envoy >"$WORK/log" 2>&1 || fail "the stand-ins: $(tail -n 5 "$WORK/log")"
   load_settings
   copy_rust
-  mkdir -p "$WORK/rust"
-  cp -r "$WORK/rustup" "$WORK/cargo" "$WORK/rust/"
-  rm -rf "$WORK/rust/cargo/registry"
+  mkdir -p "$WORK/rust/cargo"
+  # Links: the same files once more, without the crates that a machine before has fetched.
+  cp -rl "$WORK/rustup" "$WORK/rust/"
+  cp -rl "$WORK/cargo/bin" "$WORK/rust/cargo/"
   cp -r "$WORK/apt" "$WORK/rust/apt"
   cp /etc/ssl/certs/ca-certificates.crt "$WORK/rust/"
   cat >"$WORK/rust/Dockerfile" <<DOCKERFILE
