@@ -7,9 +7,9 @@ set -euo pipefail
 source "$(dirname "$0")/steps.sh"
 cd "$ROOT"
 
-# `containers` waits for the images that `bare` compiles. At first the other two compile, and what can wait comes late: clippy
-# and the page.
-LANES=("unit" "lint bare clippy page" "containers")
+# `containers` waits for the images that `bare` compiles. At first the other two compile, and what can wait comes late: the
+# page and clippy.
+LANES=("unit page clippy" "lint bare" "containers")
 MADE=$CACHE/images.made
 # What an incremental build keeps is for a next one, and a machine of CI's has none.
 [[ -z ${CI:-} ]] || export CARGO_INCREMENTAL=0

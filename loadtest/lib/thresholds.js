@@ -25,11 +25,14 @@ export function answered() {
 /** The load was really sent. */
 export function complete() {
   const offered = config.rate * config.seconds;
+  const share = config.latency ? 100 : 4;
   return {
     name: 'requests not sent',
     metric: 'dropped_iterations',
-    limit: `count<${Math.max(1, Math.ceil(offered / 100))}`,
-    why: 'beyond 1 % of what was offered even p99 would hide what clients meet',
+    limit: `count<${Math.max(1, Math.ceil(offered / share))}`,
+    why: config.latency
+      ? 'beyond 1 % of what was offered even p99 would hide what clients meet'
+      : 'a busy machine sends late, but under less than three quarters of the load nothing is proven',
   };
 }
 
