@@ -79,7 +79,7 @@ test: ## everything that is checked: lint, unit, property, integration, the page
 test-bare: ## the first commands on bare machines: Debian, plain Compose, Alpine, an engine that restarts
 	@testbed/bare/run.sh
 
-test-long: ## what is worth more minutes than CI has: aarch64 under an emulator
+test-long: ## what is worth more minutes than CI has: aarch64 under an emulator, bare machines with a package too few
 	@images/test-long.sh
 
 deny: ## licences, sources and bans of what is compiled in, and known holes where the database can be reached
