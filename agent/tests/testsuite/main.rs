@@ -5,6 +5,7 @@ mod address;
 mod ads;
 mod auth;
 mod certificates;
+mod copy;
 mod fixture;
 mod flags;
 mod fleet;
