@@ -343,7 +343,8 @@ fn nothing_of_the_group_outlives_the_child() {
         assert!(!marked(&mark).is_empty());
         agent.outer.stdin.take().unwrap().write_all(b"go\n").unwrap();
         assert_eq!(agent.code(), 3);
-        assert_eq!(marked(&mark), BTreeSet::new(), "{mode:?}");
+        // At once, unless the machine is so busy that the agent meets its bound: then the guard has the last word.
+        poll("an empty group", || marked(&mark).is_empty().then_some(()));
     }
 }
 

@@ -458,7 +458,7 @@ fn directories_that_cannot_serve_are_refused() {
 fn directories_that_this_user_may_not_use_are_refused() {
     let scene = Scene::new();
     let program = scene.path("muster");
-    crate::copy::agent(&program);
+    crate::executable::copy_of_the_agent(&program);
     fs::set_permissions(scene.tmp.path(), PermissionsExt::from_mode(0o755)).unwrap();
     for (name, mode) in [("closed", 0o000), ("fixed", 0o555), ("open", 0o777)] {
         fs::create_dir(scene.path(name)).unwrap();

@@ -5,7 +5,7 @@ mod address;
 mod ads;
 mod auth;
 mod certificates;
-mod copy;
+mod executable;
 mod fixture;
 mod flags;
 mod fleet;

@@ -473,7 +473,7 @@ fn a_generation_that_was_never_finished_is_in_nobodys_way() {
 fn as_nobody(place: &Place, verb: &str) -> Outcome {
     let program = place.tmp.path().join("muster");
     if !program.exists() {
-        crate::copy::agent(&program);
+        crate::executable::copy_of_the_agent(&program);
     }
     let mut command = Command::new(program);
     if nix::unistd::geteuid().is_root() {

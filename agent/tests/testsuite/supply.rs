@@ -218,7 +218,6 @@ fn every_build_is_told_the_images_it_stands_on() {
 /// `docker` as a script, first in PATH: what it says to `pull` and `compose run`, what Compose says of its version and of
 /// `.env`, and to all else that nothing is there.
 fn with_docker(says: &str, mut command: Command) -> Output {
-    use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let docker = directory.path().join("docker");
     let script = format!(
@@ -226,8 +225,7 @@ fn with_docker(says: &str, mut command: Command) -> Output {
          'compose --project-directory') env; sed -n '/^[A-Z]/p' .env ;;\n\
          pull* | 'compose run') {says} ;;\n*) exit 1 ;;\nesac\n"
     );
-    fs::write(&docker, script).unwrap();
-    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::executable::script(&docker, &script);
     let path = std::env::var("PATH").unwrap();
     command.env("PATH", format!("{}:{path}", directory.path().display())).env_remove("COMPOSE_FILE");
     command.output().unwrap()

@@ -105,7 +105,9 @@ impl Fleet {
             return Vec::new();
         }
         let format = "{{.Id}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-        let inspected = self.docker(["inspect", "-f", format].into_iter().chain(ids));
+        // What was removed since it was listed is no node any more, and `inspect` prints the others.
+        let inspected = Command::new("docker").args(["inspect", "-f", format]).args(ids).output();
+        let inspected = String::from_utf8(inspected.expect("docker starts").stdout).expect("text");
         let lines = inspected.lines().filter_map(|line| line.split_once(' '));
         lines.filter_map(|(id, ip)| Some(Node { id: id[..12].to_owned(), ip: ip.parse().ok()? })).collect()
     }
