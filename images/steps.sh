@@ -121,3 +121,14 @@ cargo_tool() {
     fail "$1 $2 could not be compiled: $(tail -n 3 "$CACHE/$1.log")"
   say "compiled $1 in $(since "$started")"
 }
+
+# build_images [IMAGE...]: images/build.sh, one at a time: two that run at once would compile the same.
+build_images() { flock "$CACHE/images.lock" "$ROOT/images/build.sh" "$@"; }
+
+# fleet_gone PROJECT: takes away what its tests left behind, which may be nothing, and may be on its way out already.
+fleet_gone() {
+  local label=label=com.docker.compose.project=$1
+  docker ps -aq --filter "$label" | xargs -r docker rm -f -v >/dev/null 2>&1 || true
+  docker network ls -q --filter "$label" | xargs -r docker network rm >/dev/null 2>&1 || true
+  docker volume ls -q --filter "$label" | xargs -r docker volume rm >/dev/null 2>&1 || true
+}

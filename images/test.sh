@@ -44,6 +44,7 @@ side_by_side() {
   done
   trap - INT TERM HUP
   if ((code != 0)); then
+    # One of them has ended already.
     kill "${lanes[@]}" 2>/dev/null || true
     wait
     fail "a stage did not pass, see above ($(since "$started"))"
@@ -134,7 +135,7 @@ test_containers() {
   images/parts.sh compose buildx
   # Beside `bare` these are the images that it makes; ended by the stage's bound, and by the other lane when it fails.
   until [[ -z ${MUSTER_LANE:-} || -e $MADE ]]; do sleep 1; done
-  flock "$CACHE/images.lock" images/build.sh
+  build_images node etcd front envoy
   docker compose config --quiet
   need nsenter=util-linux curl=curl openssl=openssl
   images/parts.sh etcd
@@ -148,14 +149,6 @@ test_containers() {
   done
   two_builds
   timed "load tests" loadtest/test.sh
-}
-
-# fleet_gone PROJECT: what a test program that was killed could not remove.
-fleet_gone() {
-  local label=label=com.docker.compose.project=$1
-  docker ps -aq --filter "$label" | xargs -r docker rm -f -v >/dev/null 2>&1 || true
-  docker network ls -q --filter "$label" | xargs -r docker network rm >/dev/null 2>&1 || true
-  docker volume ls -q --filter "$label" | xargs -r docker volume rm >/dev/null 2>&1 || true
 }
 
 # The image's program and the one compiled for tests are two builds.

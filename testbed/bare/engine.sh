@@ -85,7 +85,7 @@ engine_up() {
 }
 
 use_engine_images() {
-  flock "$CACHE/images.lock" images/build.sh >"$WORK/log" 2>&1 || fail "the images: $(tail -n 5 "$WORK/log")"
+  build_images >"$WORK/log" 2>&1 || fail "the images: $(tail -n 5 "$WORK/log")"
 }
 
 engine_starts() {

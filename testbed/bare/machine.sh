@@ -30,11 +30,7 @@ clean_up() {
   local project
   docker rm -f "$ME" >/dev/null 2>&1 || true
   engine_gone
-  for project in "$ME-debian" "$ME-compose" "$ME-alpine" "$ME-cases"; do
-    docker ps -aq --filter "label=com.docker.compose.project=$project" | xargs -r docker rm -f -v >/dev/null 2>&1 || true
-    docker network ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker network rm >/dev/null 2>&1 || true
-    docker volume ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker volume rm >/dev/null 2>&1 || true
-  done
+  for project in "$ME-debian" "$ME-compose" "$ME-alpine" "$ME-cases"; do fleet_gone "$project"; done
   docker image ls --format '{{.Repository}}:{{.Tag}}' | grep "^$ME" | xargs -r docker image rm >/dev/null 2>&1 || true
   rm -rf "$WORK"
 }
@@ -163,7 +159,7 @@ glibc_programs() {
 # made from packages here, which have the programs where the official ones have them. The first one's compiler does not
 # optimize: what is forgotten in a Dockerfile shows without, and `debian` compiles as people do.
 stand_ins() {
-  flock "$CACHE/images.lock" images/build.sh etcd envoy >"$WORK/log" 2>&1 || fail "the stand-ins: $(tail -n 5 "$WORK/log")"
+  build_images etcd envoy >"$WORK/log" 2>&1 || fail "the stand-ins: $(tail -n 5 "$WORK/log")"
   load_settings
   copy_rust
   mkdir -p "$WORK/rust/cargo"
@@ -200,7 +196,7 @@ keep_images() {
 # use_images: those of this machine, under the machine's own names, so that `clean` may take them.
 use_images() {
   local pair
-  flock "$CACHE/images.lock" images/build.sh >"$WORK/log" 2>&1 || fail "the images: $(tail -n 5 "$WORK/log")"
+  build_images >"$WORK/log" 2>&1 || fail "the images: $(tail -n 5 "$WORK/log")"
   load_settings
   for pair in "${TAGS[@]}"; do docker tag "$(setting "${pair%%=*}")" "${pair#*=}"; done
   STANDINS=()

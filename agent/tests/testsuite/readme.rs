@@ -264,7 +264,7 @@ fn versions_agree_wherever_they_stand() {
     assert_eq!(said, BTreeSet::from([format!("Rust {rust}").as_str()]), "README.md");
 }
 
-/// CI runs what everybody runs, and a release builds what there is.
+/// `.ci/run` calls `make test` alone, and each Dockerfile and target that release.yml names exists.
 #[test]
 fn workflows_name_what_there_is() {
     let run = read(".ci/run");

@@ -85,8 +85,8 @@ async fn a_silent_link_to_etcd_is_noticed_too() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_only_sends_is_noticed_too() -> anyhow::Result<()> {
-    // What the node sends still arrives, renewals too: the others may go on listing it or drop it, and nobody else; the
-    // node knows that it is deaf, keeps what it had, and comes back when it hears again.
+    // What the node sends still arrives, renewals too. The other nodes may list it or drop it, and drop no other node. Its
+    // own list stays, marked stale, until the link is open again.
     Testbed::builder()
         .run(async |bed| {
             let number = bed.follower().await?;
