@@ -116,7 +116,7 @@ get_busybox() {
   local work
   work=$(mktemp -d)
   # A root file system that was just made has no lists of packages yet.
-  (cd "$work" && { apt-get download busybox-static || { apt_get update && apt-get download busybox-static; }; } >apt.log 2>&1) || fail "busybox-static: $(tail -n 2 "$work/apt.log")"
+  (cd "$work" && { apt-get download busybox-static || { { flock 7 && apt_get update; } 7>"$CACHE/apt.lock" && apt-get download busybox-static; }; } >apt.log 2>&1) || fail "busybox-static: $(tail -n 2 "$work/apt.log")"
   verify "$(echo "$work"/busybox-static_*.deb)" may
   dpkg -x "$work"/busybox-static_*.deb "$work/tree"
   keep busybox "$work/tree/bin/busybox"

@@ -67,8 +67,7 @@ bare_debian() {
   machine "$(debian_root)" --rust
   if [[ -n $WITHOUT ]]; then
     ! inside "make up" || fail "make up succeeds without $WITHOUT"
-    grep -q "$WITHOUT\|$(probe_words)" "$WORK/log" || fail "without $WITHOUT make up does not name it: $(tail -n 5 "$WORK/log")"
-    say "without $WITHOUT: $(grep '^error' "$WORK/log" | head -n 1)"
+    names_it || fail "without $WITHOUT make up does not name it: $(tail -n 5 "$WORK/log")"
     return
   fi
   # Whoever needs images meanwhile waits for these.
@@ -84,6 +83,13 @@ bare_debian() {
   grep -q "agrees: 3 nodes\|agree: 3 nodes\|agrees" "$WORK/log" || fail "make verify says: $(tail -n 5 "$WORK/log")"
   inside "make down" || fail "make down: $(tail -n 20 "$WORK/log")"
   [[ -z $(docker ps -aq --filter "label=com.docker.compose.project=$PROJECT") ]] || fail "make down left containers"
+}
+
+# Whether a line about a failure names the package or what it brings; apt's lists, of what it recommends, name many.
+names_it() {
+  local line
+  line=$(grep -iE '(^|[^-a-z])error|not found|no such file|cannot' "$WORK/log" | grep -m 1 "$WITHOUT\|$(probe_words)") || return 1
+  say "without $WITHOUT: $line"
 }
 
 # What is said when a package is missing that no package manager was asked for.
@@ -107,8 +113,7 @@ bare_compose() {
   inside "docker compose --progress plain pull"  || fail "docker compose pull: $(tail -n 5 "$WORK/log")"
   if [[ -n $WITHOUT ]]; then
     ! inside "docker compose up -d" || fail "docker compose up succeeds without $WITHOUT"
-    grep -q "$WITHOUT\|$(probe_words)" "$WORK/log" || fail "without $WITHOUT docker compose up does not name it: $(tail -n 5 "$WORK/log")"
-    say "without $WITHOUT: $(grep -i "$WITHOUT\|$(probe_words)" "$WORK/log" | head -n 1)"
+    names_it || fail "without $WITHOUT docker compose up does not name it: $(tail -n 5 "$WORK/log")"
     return
   fi
   inside "docker compose up -d" || fail "docker compose up -d: $(tail -n 20 "$WORK/log")"
