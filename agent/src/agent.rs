@@ -3,17 +3,17 @@
 mod gauges;
 mod itself;
 mod relays;
+mod served;
 mod wiring;
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::errno::Errno;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::config::{RunFlags, not_publishable};
@@ -21,25 +21,20 @@ use crate::fleet::KeySpace;
 use crate::metrics::{DrainResult, Metrics, Phase};
 use crate::pki::follow::unix_now;
 use crate::pki::tls::{Needs, Tls};
-use crate::process::command::{Command, Exit};
-use crate::process::nginx::{Limits, Nginx, holds_a_file};
-use crate::process::readiness::Question;
-use crate::process::served::{ChildSpec, End, Served};
+use crate::process::Signal;
+use crate::process::command::Exit;
+use crate::process::nginx::Nginx;
+use crate::process::served::{End, Served};
 use crate::process::supervisor::Supervisor;
-use crate::process::{Life, Signal, try_port};
 use crate::registry::address::{allowed_networks, own_address};
 use crate::registry::etcd::Etcd;
 use crate::registry::keys::new_id;
 use crate::registry::registration::{Drain, Standing};
+use served::{QUIT_BOUND, refuse_a_site_with_keys, served};
 use wiring::{Parts, Wiring};
 
 /// How long the own address may take at the start before the agent goes on without it.
 const ADDRESS_BOUND: Duration = Duration::from_millis(300);
-/// How long nginx's port may stay taken at the start, and how often it is tried.
-const PORT_BOUND: Duration = Duration::from_secs(2);
-const PORT_STEP: Duration = Duration::from_millis(20);
-/// How long nginx may take for the requests under way once nobody sends it new ones.
-const QUIT_BOUND: Duration = Duration::from_secs(5);
 /// How long a fast stop may take before the group is killed.
 const FAST_BOUND: Duration = Duration::from_secs(1);
 /// How long leaving the registry and closing the ports may take after the served process has ended.
@@ -56,6 +51,7 @@ pub struct Unusable(pub String);
 /// [`Unusable`] when the flags cannot work here; anything else that keeps the node from starting, or a task that must
 /// not end and did.
 pub async fn run(flags: RunFlags, supervisor: Supervisor, signals: UnboundedReceiver<Signal>) -> Result<u8> {
+    refuse_a_site_with_keys(&flags)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), crate::REVISION);
     let tls = flags.registry.tls_dir.as_ref();
     let tls = tls.map(|dir| Tls::load(dir, Needs::EtcdAndControl, unix_now())).transpose()?;
@@ -235,55 +231,6 @@ async fn listen(flags: &RunFlags, port: u16, what: &str) -> Result<TcpListener> 
         listener.with_context(|| format!("cannot listen on {address} (--listen, --{what}-port)"))?;
     info!(%address, what, "port open");
     Ok(listener)
-}
-
-/// The process this node exists for, not started yet, and how to ask whether it answers.
-async fn served(
-    flags: &RunFlags,
-    instance: &str,
-    supervisor: Supervisor,
-) -> Result<(Option<Nginx>, Served, Life, Question)> {
-    if let [program, args @ ..] = &flags.command[..] {
-        let mut command = Command::new(program, args);
-        // Its answers have to carry the instance, or it is taken for a stranger.
-        command.env.push(("MUSTER_INSTANCE".into(), instance.into()));
-        let (served, life) = Served::new(supervisor, ChildSpec::command(command, flags.on_exit()));
-        let question = flags.ready_url.clone().map_or(Question::Nothing, Question::Url);
-        return Ok((None, served, life, question));
-    }
-    let listen = SocketAddrV4::new(flags.listen, flags.http_port);
-    let nginx = Nginx {
-        program: flags.nginx.clone(),
-        listen,
-        dir: flags.dir.clone(),
-        site: holds_a_file(&flags.site).then(|| flags.site.clone()),
-        run_dir: flags.run_dir.clone(),
-        instance: instance.to_owned(),
-        prefix: flags.registry.prefix.clone(),
-        page_policy: crate::page::content_security_policy(),
-        access_log: flags.access_log.of_nginx().if_possible(),
-        shutdown_timeout: QUIT_BOUND,
-        limits: Limits::default(),
-    };
-    wait_for_port(listen).await?;
-    nginx.prepare().map_err(|error| Unusable(format!("{error} (--dir, --run-dir, --site)")))?;
-    let (served, life) = Served::new(supervisor, nginx.child_spec(flags.on_exit()));
-    let asked = if flags.listen.is_unspecified() { std::net::Ipv4Addr::LOCALHOST } else { flags.listen };
-    let address = SocketAddrV4::new(asked, flags.http_port).into();
-    let question = Question::Healthz { address, instance: instance.to_owned() };
-    Ok((Some(nginx), served, life, question))
-}
-
-/// What a predecessor left behind may hold nginx's port for a moment; anybody else keeps it.
-async fn wait_for_port(port: SocketAddrV4) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + PORT_BOUND;
-    loop {
-        match try_port(port) {
-            Ok(()) => return Ok(()),
-            Err(Errno::EADDRINUSE) if tokio::time::Instant::now() < deadline => sleep(PORT_STEP).await,
-            Err(errno) => bail!("nginx cannot listen on {port} (--listen, --http-port): {}", errno.desc()),
-        }
-    }
 }
 
 fn host_name() -> Result<String> {

@@ -2,6 +2,8 @@
 //!
 //! nginx is the one that `images/parts.sh` has put into `.cache/parts/bin`.
 
+#[path = "nginx/links.rs"]
+mod links;
 mod part;
 
 use std::fs;
@@ -63,6 +65,7 @@ impl Node {
             access_log: Requests::None,
             shutdown_timeout: Duration::from_secs(5),
             limits: Limits::default(),
+            sandbox: None,
         };
         change(&mut nginx, tmp.path());
         nginx.prepare().unwrap();
@@ -575,6 +578,7 @@ fn what_nginx_cannot_read_is_refused_before_it_starts() {
         access_log: Requests::None,
         shutdown_timeout: Duration::ZERO,
         limits: Limits::default(),
+        sandbox: None,
     };
     assert!(matches!(nginx.prepare(), Err(PrepareError::Path(_))));
     assert_eq!(nginx.own_address(), "127.0.0.1:8080".parse().unwrap());

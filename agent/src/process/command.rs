@@ -7,6 +7,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use thiserror::Error;
 
+use super::sandbox::Sandbox;
+
 /// What to start. The environment is the agent's own with `env` on top.
 #[derive(Debug, Clone, Default)]
 pub struct Command {
@@ -16,6 +18,8 @@ pub struct Command {
     pub env: Vec<(OsString, OsString)>,
     /// Gets the terminal, when stdin is one and the agent has it: Ctrl-C then goes to this child, not to the agent.
     pub foreground: bool,
+    /// What it may open. `None`: whatever the agent may.
+    pub sandbox: Option<Sandbox>,
     /// Its stdout and stderr go to a pipe instead of the agent's own.
     pub(super) capture: bool,
 }

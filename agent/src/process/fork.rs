@@ -19,6 +19,11 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{ForkResult, Pid, fork, getpgrp, getpid, pipe2, tcgetpgrp};
 
 use super::command::{Command, Exit, SpawnError};
+use super::sandbox::Sandbox;
+
+/// The steps of a child that can fail, as it reports them.
+const SANDBOX: u8 = 0;
+const EXEC: u8 = 1;
 
 /// A child that has passed exec, and the reading end of its output when that was asked for.
 pub(super) struct Forked {
@@ -48,6 +53,7 @@ pub(super) fn spawn(command: &Command, mask: &SigSet, guard: Option<RawFd>) -> R
         report: report.as_raw_fd(),
         guard,
         mask,
+        sandbox: command.sandbox.as_ref().map(Sandbox::as_raw_fd),
     };
 
     // Every signal stays blocked until the child has default dispositions, or the agent's handlers would run in it and
@@ -65,13 +71,14 @@ pub(super) fn spawn(command: &Command, mask: &SigSet, guard: Option<RawFd>) -> R
     let pid = forked.map_err(SpawnError::system("fork"))?;
     drop(report);
 
-    match read_errno(failure) {
+    match read_failure(failure) {
         None => Ok(Forked { pid, output }),
-        Some(Errno::ENOENT) => Err(SpawnError::NotFound { program: command.shown() }),
-        Some(Errno::EACCES) if !is_somewhere(&command.program) => {
+        Some((SANDBOX, errno)) => Err(SpawnError::System { step: "enter the sandbox", errno }),
+        Some((_, Errno::ENOENT)) => Err(SpawnError::NotFound { program: command.shown() }),
+        Some((_, Errno::EACCES)) if !is_somewhere(&command.program) => {
             Err(SpawnError::NotFound { program: command.shown() })
         }
-        Some(errno) => Err(SpawnError::NotExecutable { program: command.shown(), errno }),
+        Some((_, errno)) => Err(SpawnError::NotExecutable { program: command.shown(), errno }),
     }
 }
 
@@ -101,11 +108,12 @@ fn is_somewhere(program: &OsStr) -> bool {
     program.as_bytes().contains(&b'/') || std::env::split_paths(&path).any(|dir| dir.join(program).exists())
 }
 
-/// The child's exec error, or `None` when exec closed the pipe.
-fn read_errno(failure: OwnedFd) -> Option<Errno> {
-    let mut bytes = [0; size_of::<i32>()];
+/// The step of the child that failed and its error, or `None` when exec closed the pipe.
+fn read_failure(failure: OwnedFd) -> Option<(u8, Errno)> {
+    let mut bytes = [0; 1 + size_of::<i32>()];
     std::fs::File::from(failure).read_exact(&mut bytes).ok()?;
-    Some(Errno::from_raw(i32::from_ne_bytes(bytes)))
+    let [step, errno @ ..] = bytes;
+    Some((step, Errno::from_raw(i32::from_ne_bytes(errno))))
 }
 
 /// A program with its arguments and environment as exec wants them.
@@ -160,6 +168,7 @@ struct Setup<'a> {
     report: RawFd,
     guard: Option<RawFd>,
     mask: &'a SigSet,
+    sandbox: Option<RawFd>,
 }
 
 impl Setup<'_> {
@@ -191,13 +200,29 @@ impl Setup<'_> {
                 libc::signal(signal, libc::SIG_DFL);
             }
             libc::pthread_sigmask(libc::SIG_SETMASK, self.mask.as_ref(), ptr::null_mut());
+            // Last, because what comes before opens nothing. Without new privileges the kernel asks for no right to do this.
+            if let Some(sandbox) = self.sandbox
+                && (libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                    || libc::syscall(libc::SYS_landlock_restrict_self, sandbox, 0) != 0)
+            {
+                self.give_up(SANDBOX);
+            }
             libc::execvpe(
                 self.image.program.as_ptr(),
                 self.image.args.array.as_ptr(),
                 self.image.env.array.as_ptr(),
             );
-            let errno = Errno::last_raw().to_ne_bytes();
-            libc::write(self.report, errno.as_ptr().cast(), errno.len());
+        }
+        self.give_up(EXEC)
+    }
+
+    /// Reports the error of the call before.
+    fn give_up(&self, step: u8) -> ! {
+        let [a, b, c, d] = Errno::last_raw().to_ne_bytes();
+        let report = [step, a, b, c, d];
+        // SAFETY: as in `execute`.
+        unsafe {
+            libc::write(self.report, report.as_ptr().cast(), report.len());
             libc::_exit(127)
         }
     }

@@ -3,7 +3,7 @@
 //! [`supervisor`] owns every child: one thread forks and reaps, so nothing else may wait for a process. [`signals`]
 //! turns what is sent to the agent into a channel. [`served`] is the life of the one process the node exists for, nginx
 //! or a COMMAND: start, stop, reload, restart. [`nginx`] writes nginx's configuration, [`probe`] asks it, and
-//! [`readiness`] keeps the verdict.
+//! [`readiness`] keeps the verdict. [`sandbox`] is what a child may open.
 //!
 //! Invariant: no other room knows a signal, forks, or waits for a child.
 
@@ -11,6 +11,7 @@ pub mod command;
 pub mod nginx;
 pub mod probe;
 pub mod readiness;
+pub mod sandbox;
 pub mod served;
 pub mod signals;
 pub mod supervisor;

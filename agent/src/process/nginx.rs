@@ -19,13 +19,17 @@ use thiserror::Error;
 use super::command::Command;
 use super::life::BackOff;
 use super::probe::{FLEET_HEADER, INSTANCE_HEADER};
+use super::sandbox::Sandbox;
 use super::served::{Audience, ChildSpec, OnExit};
 
 mod limits;
+mod opened;
 mod requests;
+mod site;
 
 pub use limits::Limits;
 pub use requests::Requests;
+pub use site::holds_a_file;
 
 /// The body of `/healthz`.
 pub const HEALTHZ: &str = "ok\n";
@@ -91,6 +95,8 @@ pub struct Nginx {
     /// How long a graceful stop or reload waits for open connections.
     pub shutdown_timeout: Duration,
     pub limits: Limits,
+    /// What nginx may open: see [`Nginx::opens`]. Without one no link in the site is followed.
+    pub sandbox: Option<Sandbox>,
 }
 
 #[derive(Debug, Error)]
@@ -114,6 +120,11 @@ impl Nginx {
         write(&self.dir, "healthz", HEALTHZ)
     }
 
+    /// `nginx -t`: whether it would start with the configuration as it is written now.
+    pub fn check(&self) -> Command {
+        self.command(&["-t", "-q"])
+    }
+
     /// Where to ask this nginx from inside: loopback when it listens on every address.
     pub fn own_address(&self) -> SocketAddr {
         let ip = if self.listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *self.listen.ip() };
@@ -124,7 +135,7 @@ impl Nginx {
     pub fn child_spec(&self, on_exit: OnExit) -> ChildSpec {
         ChildSpec {
             command: self.command(&[]),
-            check: Some(self.command(&["-t", "-q"])),
+            check: Some(self.check()),
             port: Some(self.listen),
             audience: Audience::Child,
             graceful: Some(Signal::SIGQUIT),
@@ -143,7 +154,8 @@ impl Nginx {
             "-c".as_ref(),
             conf.as_ref(),
         ];
-        Command::new(&self.program, fixed.into_iter().chain(more.iter().map(OsStr::new)))
+        let command = Command::new(&self.program, fixed.into_iter().chain(more.iter().map(OsStr::new)));
+        Command { sandbox: self.sandbox.clone(), ..command }
     }
 
     fn configuration(&self) -> Result<String, PrepareError> {
@@ -235,22 +247,17 @@ http {{
             Some(site) => (quoted(site)?, "index index.html /ips.html"),
             None => (nowhere.clone(), "index /ips.html"),
         };
-        location("= /", &limited(&[headers.clone(), format!("root {root}"), index.into()]));
-        location("/", &limited(&[headers.clone(), format!("root {root}"), "index index.html".into()]));
+        let mut own = vec![headers.clone(), format!("root {root}")];
+        // Links are followed where they cannot lead out.
+        if let (Some(site), None) = (&self.site, &self.sandbox) {
+            own.push(site::without_links(site)?);
+        }
+        location("= /", &limited(&[&own[..], &[index.into()]].concat()));
+        location("/", &limited(&[&own[..], &["index index.html".into()]].concat()));
         // Deeper dotfiles of own content are Envoy's to refuse.
         location("/.", &limited(&[headers, format!("root {nowhere}")]));
         Ok(text)
     }
-}
-
-/// Whether own content is there to be served: any file at any depth.
-pub fn holds_a_file(dir: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(dir) else { return false };
-    entries.flatten().any(|entry| match fs::metadata(entry.path()) {
-        // A link to a directory counts as something to serve, and is not followed into a loop.
-        Ok(found) => found.is_file() || entry.path().is_symlink() || holds_a_file(&entry.path()),
-        Err(_) => false,
-    })
 }
 
 /// Whether nginx's configuration can name a path: `$` would be a variable and has no escape.
@@ -319,16 +326,6 @@ mod tests {
         for wrong in ["", "/srv/$host", "/srv/a\nb"] {
             assert!(matches!(quoted(Path::new(wrong)), Err(PrepareError::Path(_))), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn an_empty_tree_is_no_site() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(!holds_a_file(&dir.path().join("missing")));
-        fs::create_dir_all(dir.path().join("a/b")).unwrap();
-        assert!(!holds_a_file(dir.path()));
-        fs::write(dir.path().join("a/b/index.html"), "hello").unwrap();
-        assert!(holds_a_file(dir.path()));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::life::{BackOff, Life, Order};
 use super::supervisor::Supervisor;
 
 /// What `nginx -t` may take.
-const CHECK_BOUND: Duration = Duration::from_secs(5);
+pub const CHECK_BOUND: Duration = Duration::from_secs(5);
 
 /// What to do when the served process ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,6 +29,18 @@ impl Fleet {
         Command::new("docker").args(args).output().is_ok_and(|output| output.status.success())
     }
 
+    /// How a command of the engine ends, and what it says on either stream.
+    pub fn ends<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> (Option<i32>, String) {
+        let output = Command::new("docker").args(args).output().expect("docker starts");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// A volume of this project, by its name in compose.yaml.
+    pub fn volume(&self, name: &str) -> String {
+        format!("{}_{name}", self.project)
+    }
+
     /// To a process of one of this project's containers, by its pid on this machine.
     pub fn signal(&self, pid: u32, signal: &str) {
         run(Command::new("kill").args([signal, &pid.to_string()]));

@@ -3,6 +3,7 @@
 //! asked for: `make test` runs it.
 
 mod forged;
+mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -33,6 +34,7 @@ fn nobody_gets_in_who_does_not_belong() {
     idle_and_slow_clients_cost_nobody_else(&fleet);
     fleet.agrees("after all attempts", 2, STARTED);
     certificates_are_renewed_under_way(&fleet);
+    site::what_is_linked_in_a_site_stays_in_it(&fleet);
 }
 
 /// One running container, as `docker inspect` has it.
