@@ -91,8 +91,9 @@ machine() {
       --glibc) options+=(--volume "$(glibc_programs):/glibc:ro") ;;
     esac
   done
-  # Shares: other stages wait for what is compiled here, and a container counts as one of many processes otherwise.
-  docker run --detach --name "$ME" --cpu-shares 4096 --network host --init --workdir "$CLONE" "${options[@]}" "$image" sleep 3600 >/dev/null
+  # Shares: other stages wait for what is compiled here, and a container counts as one of many processes otherwise. As much as
+  # two of them: with four times one, tests beside it waited for a core longer than anything waits for an answer.
+  docker run --detach --name "$ME" --cpu-shares 2048 --network host --init --workdir "$CLONE" "${options[@]}" "$image" sleep 3600 >/dev/null
   [[ " $* " != *" --glibc "* ]] ||
     docker exec "$ME" sh -c 'cp -r /glibc/lib64 / && mkdir -p /lib/x86_64-linux-gnu && cp /glibc/lib/* /lib/x86_64-linux-gnu/ && cp /glibc/bin/make /usr/bin/'
 }

@@ -3,7 +3,7 @@
 //! [`supervisor`] owns every child: one thread forks and reaps, so nothing else may wait for a process. [`signals`]
 //! turns what is sent to the agent into a channel. [`served`] is the life of the one process the node exists for, nginx
 //! or a COMMAND: start, stop, reload, restart. [`nginx`] writes nginx's configuration, [`probe`] asks it, and
-//! [`readiness`] keeps the verdict. [`sandbox`] is what a child may open.
+//! [`readiness`] keeps the verdict; one that waits for a core is late, by its [`turns`]. [`sandbox`] is what a child may open.
 //!
 //! Invariant: no other room knows a signal, forks, or waits for a child.
 
@@ -19,6 +19,7 @@ pub mod supervisor;
 mod fork;
 mod guard;
 mod life;
+mod turns;
 
 pub use life::{BackOff, Life, try_port};
 pub use nix::sys::signal::Signal;

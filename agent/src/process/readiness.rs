@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::probe::{Answer, ProbeError, ReadyUrl, probe};
 use super::served::{ChildState, Served};
+use super::turns::Turns;
 use crate::clock::{BootTime, SharedTime};
 use crate::metrics::Metrics;
 
@@ -22,6 +24,8 @@ const BOUND: Duration = Duration::from_millis(250);
 const MISSES: u32 = 2;
 /// A probe that took this much longer than its bound says that this agent was not running, not that nginx was silent.
 const LATE: Duration = Duration::from_millis(50);
+/// How long nginx may be taken for late because it waits for a core. Longer than that nobody is served by it anyway.
+const STARVED_BOUND: Duration = Duration::from_secs(5);
 /// A start without an answer for so long has failed.
 const START_BOUND: Duration = Duration::from_secs(10);
 
@@ -74,9 +78,14 @@ pub async fn watch_readiness(
             }
             continue;
         }
+        let turns = running.filter(|_| kills).and_then(|pid| Some((pid, Turns::of(pid)?)));
+        let asked = Instant::now();
         let verdict = ask(&question, &metrics).await;
         let was_ready = *ready.borrow();
         match verdict {
+            Verdict::Silent(_) if since.elapsed() < STARVED_BOUND && is_starved(turns, asked.elapsed()) => {
+                debug!("nginx waits for a core: that does not count");
+            }
             Verdict::Ready => {
                 misses = 0;
                 since = Instant::now();
@@ -111,6 +120,11 @@ pub async fn watch_readiness(
             },
         }
     }
+}
+
+/// Whether nginx had no turn on a core since `turns`, which were its own `span` ago.
+fn is_starved(turns: Option<(Pid, Turns)>, span: Duration) -> bool {
+    turns.is_some_and(|(pid, before)| Turns::of(pid).is_some_and(|now| now.were_late(before, span)))
 }
 
 enum Verdict {
