@@ -8,7 +8,7 @@ source "$(dirname "$0")/steps.sh"
 cd "$ROOT"
 
 # At first both compile, and what can wait comes late: the page and clippy. `containers` waits for the images that `bare` makes.
-LANES=("unit containers page clippy" "lint bare")
+LANES=("unit containers clippy" "lint bare page")
 MADE=$CACHE/images.made
 # What an incremental build keeps is for a next one, and a machine of CI's has none.
 [[ -z ${CI:-} ]] || export CARGO_INCREMENTAL=0

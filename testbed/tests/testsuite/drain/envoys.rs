@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use testbed::{Testbed, eventually};
 use tokio::time::Instant;
 
@@ -118,11 +118,15 @@ async fn without_etcd_a_leave_ends_at_its_bound_and_says_that_nobody_was_told() 
             ensure!(exit.code == Some(0), "{exit:?}");
             let said = bed.node(number).said("drain over")?;
             ensure!(said.len() == 1, "{said:?}");
-            let result = said[0]["result"].as_str().unwrap_or_default();
-            ensure!(result == "timeout" || result == "unannounced", "{}", said[0]);
             let bound = bed.ttl() + Duration::from_secs(2);
+            // What cannot be written is given up before the bound, and those on their way are served for the linger.
+            let least = match said[0]["result"].as_str() {
+                Some("timeout") => bound,
+                Some("unannounced") => Duration::from_millis(500),
+                _ => bail!("{}", said[0]),
+            };
             let took = Duration::from_millis(said[0]["duration_ms"].as_u64().unwrap_or(u64::MAX));
-            ensure!(took < bound + Duration::from_secs(1), "{}", said[0]);
+            ensure!((least..bound + Duration::from_secs(1)).contains(&took), "{}", said[0]);
             Ok(())
         })
         .await
