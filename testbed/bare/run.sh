@@ -89,7 +89,7 @@ bare_debian() {
 names_it() {
   local line
   line=$(grep -iE '(^|[^-a-z])error|not found|no such file|cannot' "$WORK/log" | grep -m 1 "$WITHOUT\|$(probe_words)") || return 1
-  say "without $WITHOUT: $line"
+  say "without $WITHOUT: ${line:0:160}"
 }
 
 # What is said when a package is missing that no package manager was asked for.
