@@ -58,8 +58,11 @@ pub(super) async fn served(
     };
     wait_for_port(listen).await?;
     prepare(&nginx)?;
-    nginx.sandbox = sandboxed(&nginx, &supervisor).await?;
-    prepare(&nginx)?;
+    if let Err(why) = enter_sandbox(&mut nginx, &supervisor).await? {
+        info!(why, "nginx runs without a sandbox: no link in the site is followed");
+        nginx.sandbox = None;
+        prepare(&nginx)?;
+    }
     let (served, life) = Served::new(supervisor, nginx.child_spec(flags.on_exit()));
     let asked = if flags.listen.is_unspecified() { std::net::Ipv4Addr::LOCALHOST } else { flags.listen };
     let address = SocketAddrV4::new(asked, flags.http_port).into();
@@ -101,29 +104,19 @@ fn mount_points(mounts: &str) -> impl Iterator<Item = PathBuf> {
         .map(|field| PathBuf::from(field.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")))
 }
 
-/// A sandbox in which this nginx starts, or `None`: without Landlock, with libraries of its own, or as root, who looks users
-/// up in /etc. It is tried, because no list of reasons would be complete.
-async fn sandboxed(nginx: &Nginx, supervisor: &Supervisor) -> Result<Option<Sandbox>> {
-    let sandbox = match Sandbox::new(&nginx.opens()) {
-        Ok(sandbox) => sandbox,
-        Err(why) => {
-            without_sandbox(&why.to_string());
-            return Ok(None);
-        }
-    };
-    let tried = Nginx { sandbox: Some(sandbox.clone()), ..nginx.clone() };
-    prepare(&tried)?;
-    let why = match supervisor.output(tried.check(), CHECK_BOUND).await {
-        Ok(output) if output.exit == Some(Exit::Code(0)) => return Ok(Some(sandbox)),
-        Ok(output) => output.text,
-        Err(error) => error.to_string(),
-    };
-    without_sandbox(why.trim());
-    Ok(None)
-}
-
-fn without_sandbox(why: &str) {
-    info!(why, "nginx runs without a sandbox: no link in the site is followed");
+/// Gives nginx a sandbox and tries whether it starts in it. The inner error is why it does not: a kernel without Landlock, an
+/// nginx with libraries, or root, for whom nginx looks its user up in /etc. A list of such reasons would never be complete.
+async fn enter_sandbox(nginx: &mut Nginx, supervisor: &Supervisor) -> Result<Result<(), String>> {
+    match Sandbox::new(&nginx.opens()) {
+        Ok(sandbox) => nginx.sandbox = Some(sandbox),
+        Err(why) => return Ok(Err(why.to_string())),
+    }
+    prepare(nginx)?;
+    Ok(match supervisor.output(nginx.check(), CHECK_BOUND).await {
+        Ok(output) if output.exit == Some(Exit::Code(0)) => Ok(()),
+        Ok(output) => Err(output.text.trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    })
 }
 
 /// What a predecessor left behind may hold nginx's port for a moment; anybody else keeps it.

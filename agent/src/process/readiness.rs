@@ -24,7 +24,7 @@ const BOUND: Duration = Duration::from_millis(250);
 const MISSES: u32 = 2;
 /// A probe that took this much longer than its bound says that this agent was not running, not that nginx was silent.
 const LATE: Duration = Duration::from_millis(50);
-/// How long nginx may be taken for late because it waits for a core. Longer than that nobody is served by it anyway.
+/// How long nginx may be taken for late because it waits for a core. After that it counts as not answering.
 const STARVED_BOUND: Duration = Duration::from_secs(5);
 /// A start without an answer for so long has failed.
 const START_BOUND: Duration = Duration::from_secs(10);
@@ -78,7 +78,8 @@ pub async fn watch_readiness(
             }
             continue;
         }
-        let turns = running.filter(|_| kills).and_then(|pid| Some((pid, Turns::of(pid)?)));
+        // Only after a miss, which alone decides nothing: a node that answers does not read /proc five times a second.
+        let turns = running.filter(|_| kills && misses > 0).and_then(|pid| Some((pid, Turns::of(pid)?)));
         let asked = Instant::now();
         let verdict = ask(&question, &metrics).await;
         let was_ready = *ready.borrow();

@@ -1,4 +1,4 @@
-//! What a child may open, whoever asks it to: a Landlock sandbox (<https://docs.kernel.org/userspace-api/landlock.html>).
+//! Which files a child process may open: a Landlock sandbox (<https://docs.kernel.org/userspace-api/landlock.html>).
 //!
 //! Rights belong to files and directories, not to paths: a link leads nowhere that the sandbox does not know, also when it
 //! is replaced between the look at it and the opening. Only the file system is restricted; sockets and signals are as before.
@@ -17,8 +17,8 @@ use landlock::{
 };
 use thiserror::Error;
 
-/// The first version of Landlock (Linux 5.13) can all that is needed. What it cannot say, truncating and the ioctls of
-/// devices, needs an opened file.
+/// The first version of Landlock (Linux 5.13) has all rights that are needed here. Those of later versions, for truncating
+/// and for ioctls of devices, are about files that have been opened.
 const VERSION: ABI = ABI::V1;
 
 /// What is opened, and how. Paths that are not there are an error: they would be forbidden once they are.
@@ -40,8 +40,10 @@ pub struct Sandbox(Arc<OwnedFd>);
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// An old kernel, one that was built or started without Landlock, or a seccomp profile that does not know it.
-    #[error("Landlock is not to be had here: {0}")]
+    #[error("Landlock is not available: {0}")]
     Unavailable(#[from] RulesetError),
+    #[error("Landlock is not available: the kernel has made no ruleset")]
+    NoRuleset,
     #[error("cannot open {}: {source}", path.display())]
     Path { path: PathBuf, source: io::Error },
 }
@@ -67,10 +69,7 @@ impl Sandbox {
             rules = rules.add_rule(PathBeneath::new(io::stdout(), AccessFs::WriteFile))?;
         }
         let rules: Option<OwnedFd> = rules.into();
-        // A hard requirement that is met has made them.
-        let rules = rules
-            .ok_or(SandboxError::Path { path: PathBuf::new(), source: io::ErrorKind::Unsupported.into() })?;
-        Ok(Self(Arc::new(rules)))
+        Ok(Self(Arc::new(rules.ok_or(SandboxError::NoRuleset)?)))
     }
 
     /// For `landlock_restrict_self` in the child. Closed by exec.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Node, PATIENCE, supervisor};
 
-/// Stands in every file that nobody may get.
+/// The content of each file outside of the site.
 const SECRET: &str = "-----BEGIN PRIVATE KEY-----";
 
 /// A site with `index.html`, `sub/inner.html` and links to them, and links that lead out of it; all that leads out.
@@ -75,12 +75,25 @@ fn plant(nginx: &mut Nginx, tmp: &Path) -> Vec<&'static str> {
     ]
 }
 
-/// As the agent makes it; root, who tests often are, looks its name up.
-fn sandboxed(nginx: &mut Nginx) {
-    nginx.prepare().unwrap();
+/// As the agent makes it, and with the files in which nginx looks root up: tests often run as root.
+fn sandbox(nginx: &Nginx) -> Sandbox {
     let mut opened = nginx.opens();
     opened.read.extend(["/etc/passwd", "/etc/group"].map(PathBuf::from));
-    nginx.sandbox = Some(Sandbox::new(&opened).expect("a kernel with Landlock"));
+    Sandbox::new(&opened).expect("a kernel with Landlock")
+}
+
+fn sandboxed(nginx: &mut Nginx) {
+    nginx.prepare().unwrap();
+    nginx.sandbox = Some(sandbox(nginx));
+}
+
+/// Ends another thread's loop, also when an assertion fails: a scope waits for its threads.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn assert_kept(node: &Node, outside: &[&str]) {
@@ -148,7 +161,7 @@ async fn a_link_that_is_replaced_while_it_is_served_never_leads_out() {
                 }
             }
         });
-        // A panic in here would wait for the other thread for ever.
+        let _over = Over(&over);
         let began = Instant::now();
         while inside < 200 || refused < 200 {
             assert!(began.elapsed() < PATIENCE, "{inside} inside, {refused} refused");
@@ -161,7 +174,6 @@ async fn a_link_that_is_replaced_while_it_is_served_never_leads_out() {
                 }
             }
         }
-        over.store(true, Ordering::Relaxed);
     });
     node.stop().await;
 }
@@ -204,9 +216,7 @@ async fn what_is_sandboxed_cannot_read_what_the_agent_can() {
         async |nginx: &Nginx| -> Output { supervisor().output(nginx.check(), PATIENCE).await.unwrap() };
     let free = tried(&node.nginx).await.text;
     assert!(free.contains("BEGIN"), "nginx without a sandbox reads it: {free}");
-    let mut opened = node.nginx.opens();
-    opened.read.extend(["/etc/passwd", "/etc/group"].map(PathBuf::from));
-    node.nginx.sandbox = Some(Sandbox::new(&opened).unwrap());
+    node.nginx.sandbox = Some(sandbox(&node.nginx));
     let held = tried(&node.nginx).await.text;
     assert!(held.contains("Permission denied") && !held.contains("BEGIN"), "{held}");
     node.stop().await;

@@ -1,4 +1,4 @@
-//! A site in which somebody has linked what is none of it, on a fleet as people run it.
+//! Links in a site that lead out of it, on a fleet in containers.
 
 use super::STARTED;
 use crate::engine::Fleet;
