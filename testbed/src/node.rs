@@ -236,6 +236,16 @@ impl Node {
         Ok(pids)
     }
 
+    /// The agent's guard, which ends nginx when the agent is gone.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn guard(&self) -> anyhow::Result<Pid> {
+        let mut pids = tree::descendants(self.agent()?.pid).into_iter();
+        let guard = pids.find(|pid| tree::program_name(*pid).as_deref() == Some("muster-guard"));
+        guard.map(Pid::from_raw).with_context(|| format!("{} has no guard", self.name))
+    }
+
     /// The agent's process.
     ///
     /// # Errors

@@ -18,6 +18,9 @@ use crate::fleet::{Candidate, Leadership, Node, Roster};
 
 /// How long each candidate further back waits for those before it to depose a dead leader.
 const PLACE_IN_LINE: Duration = Duration::from_millis(400);
+/// First and longest pause before a node is looked into again that answers and does not attend.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
 
 /// Turns ends of streams into verdicts.
 pub struct Inquests {
@@ -40,7 +43,8 @@ impl Inquests {
                 Some(ended) = self.ended.recv() => {
                     let node = self.roster.borrow().nodes().find(|node| node.instance == ended.instance).cloned();
                     if let Some(node) = node.filter(|_| self.leadership.borrow().is_some()) {
-                        open.spawn(look_into_node(node, ended, self.attending.clone(), self.verdicts.clone()));
+                        let (roster, attending) = (self.roster.clone(), self.attending.clone());
+                        open.spawn(look_into_node(node, ended, roster, attending, self.verdicts.clone()));
                     }
                 }
                 Some(lost) = self.lost.recv() => {
@@ -57,20 +61,18 @@ impl Inquests {
     }
 }
 
-async fn look_into_node(node: Node, ended: Ended, attending: Attending, verdicts: mpsc::Sender<Verdict>) {
+async fn look_into_node(
+    node: Node,
+    ended: Ended,
+    roster: watch::Receiver<Arc<Roster>>,
+    attending: Attending,
+    verdicts: mpsc::Sender<Verdict>,
+) {
     let (name, instance, ip) = (&node.name, &node.instance, node.ip);
     info!(name, instance, %ip, ending = ?ended.ending, "presence ended without a goodbye");
-    let nginx = SocketAddrV4::new(node.ip, node.ports.http);
-    let found = inquire(|bound| ask_nginx(nginx, &node.instance, bound)).await;
-    let finding = match (ended.ending, found) {
-        (_, Inquest::Gone) | (Ending::Closed, Inquest::Mute) => Finding::Dead,
-        // Its nginx serves and it let go of the leader: it comes back, or its lease ends.
-        (Ending::Closed, Inquest::Alive) => return debug!(name, instance, "nginx answers: left alone"),
-        (Ending::Silent | Ending::Absent, Inquest::Alive | Inquest::Mute) => Finding::Silent,
+    let Some((finding, found)) = judge(&node, ended.ending, &roster, &attending).await else {
+        return debug!(name, instance, "attends again, or is listed no more");
     };
-    if attending.has(instance) {
-        return debug!(name, instance, "attends again");
-    }
     let why = match (ended.ending, found) {
         (Ending::Closed, Inquest::Gone) => "connection closed, nobody listens",
         (Ending::Closed, _) => "connection closed, nobody answers",
@@ -81,6 +83,43 @@ async fn look_into_node(node: Node, ended: Ended, attending: Attending, verdicts
     let nginx_answers = found == Inquest::Alive;
     let verdict = Verdict { instance, role: Role::Node, finding, nginx_answers, took, why };
     _ = verdicts.send(verdict).await;
+}
+
+/// Asks nginx until it is clear what the end of the stream meant; `None` for a node that attends again or is not listed
+/// any more.
+///
+/// nginx outlives a killed agent by the time that the kernel, or the guard, takes to kill it too: on a busy machine long
+/// enough to answer. An answer after a closed connection is therefore no reason to leave the node to its lease.
+async fn judge(
+    node: &Node,
+    ending: Ending,
+    roster: &watch::Receiver<Arc<Roster>>,
+    attending: &Attending,
+) -> Option<(Finding, Inquest)> {
+    let nginx = SocketAddrV4::new(node.ip, node.ports.http);
+    let mut answered = false;
+    let mut pause = LOOK_AGAIN;
+    loop {
+        let found = inquire(|bound| ask_nginx(nginx, &node.instance, bound)).await;
+        if attending.has(&node.instance) || !roster.borrow().nodes().any(|now| now.instance == node.instance)
+        {
+            return None;
+        }
+        match (ending, found) {
+            (_, Inquest::Gone) => return Some((Finding::Dead, found)),
+            // It answered after the agent had let go: what hangs now may have a living agent.
+            (Ending::Closed, Inquest::Mute) if answered => return Some((Finding::Silent, found)),
+            (Ending::Closed, Inquest::Mute) => return Some((Finding::Dead, found)),
+            (Ending::Silent | Ending::Absent, _) => return Some((Finding::Silent, found)),
+            (Ending::Closed, Inquest::Alive) => {}
+        }
+        if !answered {
+            info!(name = node.name, instance = node.instance, "nginx answers without its agent: asked again");
+        }
+        answered = true;
+        sleep(pause).await;
+        pause = (pause * 2).min(LOOK_AGAIN_MAX);
+    }
 }
 
 async fn look_into_leader(

@@ -1,10 +1,10 @@
 //! Processes that die.
 
 use anyhow::ensure;
-use nix::sys::signal::Signal;
-use testbed::Testbed;
+use nix::sys::signal::{Signal, kill};
+use testbed::{Testbed, eventually};
 
-use super::{CLOSED, LONG, SOON, another_leads, one_is_reaped};
+use super::{CLOSED, LONG, SOON, another_leads, one_is_reaped, reaped};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_follower_is_gone_long_before_its_lease() -> anyhow::Result<()> {
@@ -28,6 +28,34 @@ async fn a_killed_agent_takes_its_nginx_along_and_is_gone_as_soon() -> anyhow::R
             let node = bed.node(bed.follower().await?);
             node.signal_agent(Signal::SIGKILL)?;
             node.ended().await?;
+            bed.agreement(CLOSED, &bed.up()).await?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_nginx_that_outlives_its_agent_for_a_moment_does_not_save_the_node() -> anyhow::Result<()> {
+    Testbed::builder()
+        .ttl(LONG)
+        .run(async |bed| {
+            let (leader, number) = (bed.leader().await?, bed.follower().await?);
+            let node = bed.node(number);
+            // Whoever would kill nginx at once stands still, as on a machine that has no core for it.
+            let guard = node.guard()?;
+            kill(guard, Signal::SIGSTOP)?;
+            node.signal_agent(Signal::SIGKILL)?;
+            node.ended().await?;
+            eventually(CLOSED, "the leader has been answered by nginx", async || {
+                let said = bed.node(leader).said("nginx answers without its agent: asked again")?;
+                ensure!(said.len() == 1, "{said:?}");
+                Ok(())
+            })
+            .await?;
+            node.get("/healthz").await?;
+            ensure!(reaped(bed)?.is_empty(), "reaped beside a living nginx");
+            kill(guard, Signal::SIGCONT)?;
+            one_is_reaped(bed).await?;
             bed.agreement(CLOSED, &bed.up()).await?;
             Ok(())
         })
