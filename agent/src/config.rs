@@ -29,7 +29,7 @@ pub use network::{Advertise, Allow, not_publishable};
 pub use pki::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags};
 use values::{
     directory, drain_timeout, edge, keep_marks, linger, listen, log_filter, name, on_exit, port, prefix,
-    program, secret_file, ttl,
+    program, proxies, secret_file, ttl,
 };
 
 /// Shortest and longest lease asked for. Below 2 s etcd grants 2 s anyway; above a minute a crash that presence
@@ -45,6 +45,8 @@ pub const MAX_SINCE_SECONDS: u64 = 10 * 365 * 86_400;
 pub const MAX_LINGER_MS: u64 = 60_000;
 /// Longest time for which a mark may outlive its node: a year.
 pub const MAX_KEEP_MARKS_SECONDS: u64 = 365 * 86_400;
+/// Most proxies before Envoy that may be trusted.
+pub const MAX_TRUSTED_PROXIES: u32 = 16;
 /// Longest prefix: it is part of every key.
 pub const MAX_PREFIX_BYTES: usize = 128;
 /// Most etcd endpoints that may be given.
@@ -205,6 +207,10 @@ pub struct RunFlags {
     /// File where Envoy is that names the certificate and the key of --edge-tls, as its SDS has it
     #[arg(long, env = "MUSTER_EDGE_SECRET", default_value = "/etc/envoy-tls/edge.json", value_parser = secret_file, value_name = "FILE")]
     pub edge_secret: PathBuf,
+    /// How many proxies or balancers stand before Envoy and name the client in x-forwarded-for (0 to 16); with one or more
+    /// Envoy may be reached through them only
+    #[arg(long, env = "MUSTER_TRUSTED_PROXIES", default_value = "0", value_parser = proxies, value_name = "N")]
+    pub trusted_proxies: u32,
     /// Directory of the generated files; best a tmpfs
     #[arg(long, env = "MUSTER_DIR", default_value = "/srv/muster", value_parser = directory, value_name = "DIR")]
     pub dir: PathBuf,

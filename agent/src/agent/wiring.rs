@@ -247,6 +247,7 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
         listen: flags.edge,
         prefix: flags.registry.prefix.clone(),
         log_from: flags.access_log.of_envoy(),
+        trusted_proxies: flags.trusted_proxies,
         tls: flags.edge_tls.map(|listen| EdgeTls {
             listen,
             port: flags.edge_tls_port.unwrap_or(listen.port()),

@@ -34,6 +34,8 @@ pub struct EdgeSettings {
     pub prefix: String,
     /// Lowest status of a request that Envoy logs; with one, requests have an id. `None`: neither.
     pub log_from: Option<u32>,
+    /// How many proxies stand before Envoy, each of which adds the address of who asked it to `x-forwarded-for`.
+    pub trusted_proxies: u32,
     /// `None`: everything is said in the clear.
     pub tls: Option<EdgeTls>,
 }
@@ -73,7 +75,7 @@ fn listener(
     routes: RouteSpecifier,
     chain: FilterChain,
 ) -> Listener {
-    let connections = connection_manager(name, routes, settings.log_from);
+    let connections = connection_manager(name, routes, settings);
     Listener {
         name: name.to_owned(),
         address: address(listen),

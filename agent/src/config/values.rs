@@ -9,7 +9,7 @@ use super::duration::Kind;
 use super::pki::MAX_DAYS;
 use super::{
     MAX_DRAIN_SECONDS, MAX_KEEP_MARKS_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_SILENCE_SECONDS,
-    MAX_SINCE_SECONDS, MAX_WAIT_SECONDS, OnExit, TTL_SECONDS,
+    MAX_SINCE_SECONDS, MAX_TRUSTED_PROXIES, MAX_WAIT_SECONDS, OnExit, TTL_SECONDS,
 };
 use crate::fleet::is_name;
 
@@ -92,6 +92,13 @@ pub(super) fn program(text: &str) -> Result<PathBuf, String> {
         return Err("no program is named; expected a path or a name, such as nginx or /usr/sbin/nginx".into());
     }
     Ok(text.into())
+}
+
+pub(super) fn proxies(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(proxies) if proxies <= MAX_TRUSTED_PROXIES => Ok(proxies),
+        _ => Err(format!("expected a number from 0 to {MAX_TRUSTED_PROXIES}, such as 1 behind one CDN")),
+    }
 }
 
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {

@@ -187,6 +187,8 @@ http {{
 {requests}    log_not_found off;
     client_body_temp_path {bodies};
     client_header_timeout 10s;
+    # All that Envoy lets in, in one line if need be, with what it adds.
+    large_client_header_buffers 4 20k;
     client_body_timeout 10s;
     client_max_body_size 1k;
     send_timeout 30s;

@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use envoy_types::util::pack_any;
 
-use super::{headers, requests};
+use super::{EDGE, EdgeSettings, headers, requests};
 use crate::balancer::wire::{boolean, duration, uint};
 
 /// Time to send all headers: a slow sender is cut off with 408.
@@ -24,7 +24,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A browser's keep-alive connection between two reads of the page.
 const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Above nginx's 8 KiB for a request line and below Envoy's 60: such a request is refused at the edge.
+/// Below Envoy's 60, and what nginx takes too (`large_client_header_buffers`): cookies of other programs on the same
+/// host are sent here as well.
 const MAX_HEADERS_KB: u32 = 16;
 /// A browser sends about 15.
 const MAX_HEADERS: u32 = 100;
@@ -44,12 +45,24 @@ const H2_EMPTY_FRAMES: u32 = 1;
 
 const ROUTER: &str = "envoy.filters.http.router";
 
+/// HTTP/1.0 is what `ab` and an nginx with a bare `proxy_pass` speak. Whoever names no host means this fleet, but where he
+/// is to be redirected nobody knows to which name: that is Envoy's 400.
+fn http_1(routes: &RouteSpecifier) -> core::Http1ProtocolOptions {
+    let host = if matches!(routes, RouteSpecifier::Rds(_)) { EDGE } else { "" };
+    core::Http1ProtocolOptions {
+        accept_http_10: true,
+        default_host_for_http_10: host.to_owned(),
+        ..Default::default()
+    }
+}
+
 /// The same for every listener, but for the name its counters have and where its requests go.
 pub(super) fn connection_manager(
     listener: &str,
     routes: RouteSpecifier,
-    log_from: Option<u32>,
+    settings: &EdgeSettings,
 ) -> HttpConnectionManager {
+    let log_from = settings.log_from;
     let router = Router {
         // Neither `x-envoy-*` headers to the public nor per-request statistics nobody reads: both cost throughput.
         suppress_envoy_headers: true,
@@ -58,15 +71,15 @@ pub(super) fn connection_manager(
     };
     HttpConnectionManager {
         stat_prefix: listener.to_owned(),
-        route_specifier: Some(routes),
         http_filters: vec![HttpFilter {
             name: ROUTER.to_owned(),
             config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(router))),
             ..Default::default()
         }],
-        early_header_mutation_extensions: vec![headers::stripped()],
-        // The peer is the client: its address is what goes on in `x-forwarded-for`.
+        early_header_mutation_extensions: vec![headers::stripped(settings.trusted_proxies > 0)],
+        // The peer is the client, or behind this many proxies whom the first of them names in `x-forwarded-for`.
         use_remote_address: boolean(true),
+        xff_num_trusted_hops: settings.trusted_proxies,
         // One spelling of a path before a route looks at it, or `/%2e%2e/` walks around the dotfile route.
         normalize_path: boolean(true),
         merge_slashes: true,
@@ -84,10 +97,13 @@ pub(super) fn connection_manager(
         common_http_protocol_options: Some(core::HttpProtocolOptions {
             idle_timeout: duration(CONNECTION_IDLE_TIMEOUT),
             max_headers_count: uint(MAX_HEADERS),
-            // `X_Served_By` and `X-Served-By` are one header to many programs: refused.
-            headers_with_underscores_action: HeadersWithUnderscoresAction::RejectRequest.into(),
+            // `X_Served_By` and `X-Served-By` are one header to many programs, so the odd one does not get in. To refuse the
+            // request was rejected: people's SDKs and CDNs send such names, and nobody here needs them.
+            headers_with_underscores_action: HeadersWithUnderscoresAction::DropHeader.into(),
             ..Default::default()
         }),
+        http_protocol_options: Some(http_1(&routes)),
+        route_specifier: Some(routes),
         http2_protocol_options: Some(core::Http2ProtocolOptions {
             max_concurrent_streams: uint(H2_STREAMS),
             initial_stream_window_size: uint(H2_STREAM_WINDOW),

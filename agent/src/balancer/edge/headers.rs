@@ -1,5 +1,7 @@
 //! Headers that are not the client's to say, and those of answers that Envoy gives by itself.
 
+use std::collections::BTreeSet;
+
 use envoy_types::pb::envoy::config::accesslog::v3::{
     AccessLogFilter, ComparisonFilter, StatusCodeFilter, access_log_filter::FilterSpecifier,
     comparison_filter,
@@ -16,7 +18,9 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     LocalReplyConfig, ResponseMapper,
 };
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as Early;
-use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use envoy_types::pb::envoy::r#type::matcher::v3::{
+    RegexMatcher, StringMatcher, string_matcher::MatchPattern,
+};
 
 use crate::balancer::wire::extension;
 
@@ -24,7 +28,11 @@ const EARLY: &str = "envoy.http.early_header_mutation.header_mutation";
 
 /// What proxies tell those behind them. By prefix: Envoy itself takes away the ones that it would obey, and lets every
 /// other name through to a program that may believe it.
-const FROM_PROXIES: [&str; 2] = ["x-envoy-", "x-forwarded-"];
+const FROM_PROXIES: [&str; 2] = ["x-envoy-", FORWARDED];
+const FORWARDED: &str = "x-forwarded-";
+/// Of these, what a trusted proxy is believed: who asked it, and whether by TLS. Every proxy adds to the first; the second
+/// it has to set itself, or its client does. Nothing else has such a rule, and so nothing else gets in.
+const BELIEVED: [&str; 2] = ["for", "proto"];
 /// The same under older names. Envoy writes an id of its own over that of a request only from an address it takes for a
 /// stranger's, and none without access logs: what came under that name would be the client's.
 const FROM_OTHER_PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-request-id"];
@@ -37,16 +45,18 @@ const ON_OWN_ANSWERS: [(&str, &str); 3] = [
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
 ];
 
-/// Taken off every request before anything looks at it: this Envoy is the first, nobody stands before it. What Envoy
-/// says under such names comes after it.
-pub(super) fn stripped() -> TypedExtensionConfig {
+/// Taken off every request before anything looks at it: unless a proxy is trusted this Envoy is the first, nobody stands
+/// before it. What Envoy says under such names comes after it.
+pub(super) fn stripped(behind_a_proxy: bool) -> TypedExtensionConfig {
     let by_prefix = FROM_PROXIES.map(|prefix| {
-        Action::RemoveOnMatch(RemoveOnMatch {
-            key_matcher: Some(StringMatcher {
-                match_pattern: Some(MatchPattern::Prefix(prefix.to_owned())),
-                ..Default::default()
-            }),
-        })
+        let pattern = if behind_a_proxy && prefix == FORWARDED {
+            let regex = format!("{prefix}{}", none_of(&BELIEVED));
+            MatchPattern::SafeRegex(RegexMatcher { regex, ..Default::default() })
+        } else {
+            MatchPattern::Prefix(prefix.to_owned())
+        };
+        let key_matcher = StringMatcher { match_pattern: Some(pattern), ..Default::default() };
+        Action::RemoveOnMatch(RemoveOnMatch { key_matcher: Some(key_matcher) })
     });
     let by_name = FROM_OTHER_PROXIES.map(|name| Action::Remove(name.to_owned()));
     let mutations = by_prefix.into_iter().chain(by_name);
@@ -75,11 +85,36 @@ pub(super) fn own_answers() -> LocalReplyConfig {
     }
 }
 
+/// A regular expression of every text but these, for RE2, which has no negative look-ahead.
+fn none_of(words: &[&str]) -> String {
+    let firsts: BTreeSet<char> = words.iter().filter_map(|word| word.chars().next()).collect();
+    let others =
+        if firsts.is_empty() { ".+".to_owned() } else { format!("[^{}].*", String::from_iter(&firsts)) };
+    let mut branches = vec![others];
+    for first in firsts {
+        let rests: Vec<&str> = words.iter().filter_map(|word| word.strip_prefix(first)).collect();
+        branches.push(format!("{first}{}", none_of(&rests)));
+    }
+    let or_nothing = if words.contains(&"") { "" } else { "?" };
+    format!("(?:{}){or_nothing}", branches.join("|"))
+}
+
 /// A header of an answer, in place of any of that name.
 pub(super) fn header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..Default::default() }),
         append_action: OverwriteIfExistsOrAdd.into(),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_of_all_texts_but_some() {
+        assert_eq!(none_of(&["a"]), "(?:[^a].*|a(?:.+))?");
+        assert_eq!(none_of(&["ab", "ac"]), "(?:[^a].*|a(?:[^bc].*|b(?:.+)|c(?:.+))?)?");
     }
 }

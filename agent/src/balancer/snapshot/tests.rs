@@ -15,6 +15,7 @@ fn settings() -> EdgeSettings {
         listen: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8080),
         prefix: "/muster".to_owned(),
         log_from: Some(400),
+        trusted_proxies: 0,
         tls: None,
     }
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod envoy;
+mod headers;
 mod leader;
 mod protocol;
 mod roster;

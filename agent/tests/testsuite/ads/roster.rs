@@ -12,6 +12,7 @@ pub fn settings() -> EdgeSettings {
         listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
         prefix: "/muster".to_owned(),
         log_from: Some(400),
+        trusted_proxies: 0,
         tls: None,
     }
 }
