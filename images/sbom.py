@@ -23,7 +23,7 @@ def join(args):
     muster.pop("components", None)
     muster["purl"] = f"pkg:cargo/muster@{muster['version']}"
     muster["hashes"] = [sha256(args.work / "usr/local/bin/muster")]
-    own = [muster, nginx(args), static_musl()]
+    own = [muster, nginx(args), static_musl(), zlib(args)]
     base = packages(args.work)
     document = {
         "bomFormat": "CycloneDX",
@@ -42,7 +42,7 @@ def join(args):
         "components": own + base + crates["components"],
         "dependencies": [
             {"ref": "node", "dependsOn": [part["bom-ref"] for part in [muster, own[1], *base]]},
-            {"ref": own[1]["bom-ref"], "dependsOn": ["static-musl"]},
+            {"ref": own[1]["bom-ref"], "dependsOn": ["static-musl", "zlib"]},
             *linked_with_musl(crates["dependencies"], muster["bom-ref"]),
         ],
     }
@@ -81,6 +81,28 @@ def nginx(args):
             {
                 "type": "distribution",
                 "url": f"https://crates.io/crates/nginx-src/{crate}+{version}",
+                "hashes": [{"alg": "SHA-256", "content": checksum}],
+            }
+        ],
+    }
+
+
+def zlib(args):
+    """Linked into nginx; known by the crate that carries its source."""
+    found = re.search(r'name = "libz-sys"\nversion = "([^"]+)"\nsource = "[^"]+"\nchecksum = "([0-9a-f]+)"', args.lock.read_text())
+    version, checksum = found.groups()
+    return {
+        "type": "library",
+        "bom-ref": "zlib",
+        "name": "libz-sys",
+        "version": version,
+        "description": "zlib's source, of which nginx has what compresses",
+        "purl": f"pkg:cargo/libz-sys@{version}",
+        "licenses": [{"license": {"id": "Zlib"}}],
+        "externalReferences": [
+            {
+                "type": "distribution",
+                "url": f"https://crates.io/crates/libz-sys/{version}",
                 "hashes": [{"alg": "SHA-256", "content": checksum}],
             }
         ],

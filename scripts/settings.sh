@@ -23,6 +23,7 @@ MUSTER_SITE_OPTIONS options
 MUSTER_LOG_FORMAT word auto,json,text
 MUSTER_ACCESS_LOG word all,errors,off
 MUSTER_TRUSTED_PROXIES number 0 16
+MUSTER_FALLBACK page
 MUSTER_FLEET name 63
 ENVOY_ID name 62
 ENVOY_CONCURRENCY number 1 256
@@ -51,6 +52,11 @@ check_setting() {
       case ",$4," in
         *",$2,"*) [ -n "$2" ] || wrong "$1" "$2" "one of $4" ;;
         *) wrong "$1" "$2" "one of $4" ;;
+      esac ;;
+    page)
+      case $2 in
+        none) ;;
+        *[!A-Za-z0-9._~/-]* | */ | *//* | */.* | [!/]* | "") wrong "$1" "$2" "none, or a page of the site such as /index.html" ;;
       esac ;;
     options)
       case $2 in ro | ro,z | ro,Z) ;; *) wrong "$1" "$2" "ro, or with SELinux ro,z" ;; esac ;;

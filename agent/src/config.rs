@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::process::nginx::Requests;
+use crate::process::nginx::{Fallback, Requests};
 use crate::process::probe::ReadyUrl;
 pub use crate::process::served::OnExit;
 pub use commands::{
@@ -217,6 +217,9 @@ pub struct RunFlags {
     /// Own static content, served at / instead of the list when the directory holds anything
     #[arg(long, env = "MUSTER_SITE", default_value = "/srv/site", value_parser = directory, value_name = "DIR")]
     pub site: PathBuf,
+    /// Page of the site that is served with 200 for each address that names no file, as single-page sites need it
+    #[arg(long, env = "MUSTER_FALLBACK", default_value = "none", value_name = "none|PATH")]
+    pub fallback: Fallback,
     /// Directory for nginx's configuration, pid and temporary files; best a tmpfs
     #[arg(long, env = "MUSTER_RUN_DIR", default_value = "/run/muster", value_parser = directory, value_name = "DIR")]
     pub run_dir: PathBuf,

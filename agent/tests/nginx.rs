@@ -5,6 +5,8 @@
 #[path = "nginx/links.rs"]
 mod links;
 mod part;
+#[path = "nginx/site.rs"]
+mod site;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +19,7 @@ use std::time::Duration;
 use part::part;
 
 use muster::process::command::{Command, Exit, SpawnError};
-use muster::process::nginx::{HEALTHZ, Limits, Nginx, PrepareError, Requests, holds_a_file};
+use muster::process::nginx::{Fallback, HEALTHZ, Limits, Nginx, PrepareError, Requests, holds_a_file};
 use muster::process::probe::{ProbeError, probe};
 use muster::process::served::{ChildSpec, ChildState, End, OnExit, ReloadError, Served};
 use muster::process::supervisor::Supervisor;
@@ -58,6 +60,7 @@ impl Node {
             listen: address(),
             dir: tmp.path().join("srv"),
             site: None,
+            fallback: Fallback::default(),
             run_dir: tmp.path().join("run"),
             instance: "0123456789abcdef".into(),
             prefix: "/muster".into(),
@@ -139,8 +142,9 @@ fn ask(addr: SocketAddrV4, request: &str) -> Response {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(format!("{request}Host: test\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
     let (head, body) =
         text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer to {request}: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -309,13 +313,11 @@ async fn slow_senders_are_cut_off() {
 async fn nginx_has_no_more_than_it_needs() {
     let Some(program) = part("nginx") else { return };
     let said = supervisor().output(Command::new(&program, ["-V"]), PATIENCE).await.unwrap().text;
-    for without in
-        ["pcre", "pcre2", "http_rewrite_module", "http_proxy_module", "http_gzip_module", "http_ssi_module"]
-    {
+    for without in ["pcre", "pcre2", "http_rewrite_module", "http_proxy_module", "http_ssi_module"] {
         assert!(said.contains(&format!("--without-{without} ")), "{without} in {said}");
     }
     let with: Vec<&str> = said.split_whitespace().filter(|word| word.starts_with("--with-http")).collect();
-    assert_eq!(with, ["--with-http_stub_status_module"]);
+    assert_eq!(with, ["--with-http_gzip_static_module", "--with-http_stub_status_module"]);
     let Some(node) = Node::start(|_, _| {}).await else { return };
     let written = fs::read_to_string(node.nginx.run_dir.join("nginx.conf")).unwrap();
     assert!(!written.contains("location ~"), "a regex in {written}");
@@ -353,9 +355,9 @@ async fn own_content_takes_all_but_the_generated_files() {
         assert_eq!((answer.status, answer.body.as_str()), (status, body), "{path}");
     }
     let script = node.get("/app.js");
-    assert_eq!(script.header("Content-Type"), Some("text/javascript"));
+    assert_eq!(script.header("Content-Type"), Some("text/javascript; charset=utf-8"));
     assert!(script.header("X-Served-By").is_some() && script.header("ETag").is_some());
-    assert_eq!(script.header("Cache-Control"), None, "caching own content is its owner's affair");
+    assert_eq!(script.header("Cache-Control"), Some("no-cache"));
     assert_eq!(node.get("/.env").status, 404);
     assert_eq!(node.get("/none.html").status, 404);
     assert_eq!(
@@ -571,6 +573,7 @@ fn what_nginx_cannot_read_is_refused_before_it_starts() {
         listen: "0.0.0.0:8080".parse().unwrap(),
         dir: "/srv/$host".into(),
         site: None,
+        fallback: Fallback::default(),
         run_dir: "/nowhere".into(),
         instance: String::new(),
         prefix: String::new(),

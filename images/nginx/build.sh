@@ -17,15 +17,40 @@ aarch64) branches=-mbranch-protection=standard ;;
 esac
 
 cargo fetch --quiet --locked --manifest-path "$here/Cargo.toml" --target x86_64-unknown-linux-gnu
-crate=$(cargo metadata --quiet --locked --format-version 1 --manifest-path "$here/Cargo.toml" --filter-platform x86_64-unknown-linux-gnu |
-  grep -o '"manifest_path":"[^"]*/nginx-src-[^"/]*/Cargo.toml"' | cut -d'"' -f4)
-[[ -n $crate ]] || { echo "error: cargo did not say where it put nginx-src" >&2; exit 1; }
+metadata=$(cargo metadata --quiet --locked --format-version 1 --manifest-path "$here/Cargo.toml" --filter-platform x86_64-unknown-linux-gnu)
+# The directory into which cargo has put a crate.
+source_of() {
+  local manifest
+  manifest=$(grep -o '"manifest_path":"[^"]*/'"$1"'-[0-9][^"/]*/Cargo.toml"' <<<"$metadata" | cut -d'"' -f4)
+  [[ -n $manifest ]] || { echo "error: cargo did not say where it put $1" >&2; exit 1; }
+  dirname "$manifest"
+}
+nginx=$(source_of nginx-src)
+zlib=$(source_of libz-sys)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The build writes into its source, and cargo's copy is shared by every project of this user.
-cp -r "$(dirname "$crate")/nginx/." "$work"
+cp -r "$nginx/nginx/." "$work"
 cd "$work"
+
+# nginx's own validators are a file's time, as somebody may set it, and its size: a build that gives each file the same time
+# then has one ETag for two contents. The kernel's time of the last change, in nanoseconds, nobody can set.
+# docs/decisions/validators.md
+changed='(uint64_t) fi.st_ctim.tv_sec * 1000000000 + (uint64_t) fi.st_ctim.tv_nsec'
+later='ngx_max(of.mtime, (time_t) (of.changed / 1000000000))'
+sed -i 's/^    time_t  *last_modified_time;/&\n    uint64_t changed;/' src/http/ngx_http_request.h
+sed -i 's/^    time_t  *mtime;/&\n    uint64_t changed;/' src/core/ngx_open_file_cache.h
+sed -i "s/^\( *\)of->mtime = ngx_file_mtime(&fi);/&\n\1of->changed = $changed;/" src/core/ngx_open_file_cache.c
+sed -i "s|r->headers_out.last_modified_time = of.mtime;|r->headers_out.changed = of.changed;\n    r->headers_out.last_modified_time = $later;|" \
+  src/http/modules/ngx_http_static_module.c src/http/modules/ngx_http_gzip_static_module.c
+sed -i -e 's/"\\"%xT-%xO\\""/"\\"%xT-%xO-%xL\\""/' -e 's/NGX_OFF_T_LEN + NGX_TIME_T_LEN + 3/NGX_OFF_T_LEN + NGX_TIME_T_LEN + NGX_INT64_LEN + 4/' \
+  -e '/last_modified_time,$/{n;s/r->headers_out.content_length_n)/r->headers_out.content_length_n,\n        (int64_t) r->headers_out.changed)/}' src/http/ngx_http_core_module.c
+for mended in http/ngx_http_request.h=1 core/ngx_open_file_cache.h=2 core/ngx_open_file_cache.c=2 http/ngx_http_core_module.c=1 \
+  http/modules/ngx_http_static_module.c=2 http/modules/ngx_http_gzip_static_module.c=2; do
+  (($(grep -cE "(of\.|of->|headers_out\.|uint64_t )changed\b" "src/${mended%=*}") == ${mended#*=})) ||
+    { echo "error: nginx's ${mended%=*} is not as images/nginx/build.sh expects it" >&2; exit 1; }
+done
 
 mkdir bin
 if [[ -z ${CC:-} ]]; then
@@ -45,11 +70,20 @@ PATH=$work/bin:$PATH
 # No -D_FORTIFY_SOURCE: musl has no checking variants of its functions, so it would change nothing.
 harden='-O2 -fPIE -fstack-protector-strong -fstack-clash-protection '"$branches -Wformat -Werror=format-security"
 
-# Left in: static, index, try_files, headers, log, map, limit_conn, limit_req, stub_status, access (stub_status answers to
+# What nginx compresses with. As a linker script, because an archive of another architecture needs that one's tools.
+mkdir zlib
+for unit in adler32 crc32 deflate trees zutil; do
+  # shellcheck disable=SC2086 # several flags
+  "$CC" $harden -c "$zlib/src/zlib/$unit.c" -o "zlib/$unit.o"
+done
+cp "$zlib"/src/zlib/{zlib,zconf}.h zlib
+printf 'INPUT(%s)\n' "$work"/zlib/*.o >zlib/libz.a
+
+# Left in: static, index, try_files, headers, log, map, gzip and gzip_static, limit_conn, limit_req, stub_status, access (stub_status answers to
 # the node only), range and not_modified. Everything else is code that an attacker could reach and nobody here uses.
 without=(
   http_auth_basic_module http_autoindex_module http_browser_module http_charset_module http_empty_gif_module
-  http_fastcgi_module http_geo_module http_grpc_module http_gzip_module http_memcached_module http_mirror_module
+  http_fastcgi_module http_geo_module http_grpc_module http_memcached_module http_mirror_module
   http_proxy_module http_referer_module http_rewrite_module http_scgi_module http_split_clients_module http_ssi_module
   http_upstream_hash_module http_upstream_ip_hash_module http_upstream_keepalive_module http_upstream_least_conn_module
   http_upstream_random_module http_upstream_zone_module http_userid_module http_uwsgi_module
@@ -60,8 +94,8 @@ auto/configure \
   --prefix=/run/muster --sbin-path=/usr/local/bin/nginx --conf-path=/run/muster/nginx.conf \
   --pid-path=/run/muster/nginx.pid --lock-path=/run/muster/nginx.lock \
   --error-log-path=stderr --http-log-path=/dev/stdout --http-client-body-temp-path=/run/muster/body \
-  --with-cc="$CC" --with-cc-opt="$harden" --with-ld-opt='-Wl,-z,relro,-z,now,-z,noexecstack' \
-  --with-http_stub_status_module "${without[@]/#/--without-}" "${configure[@]}" >configure.log 2>&1 ||
+  --with-cc="$CC" --with-cc-opt="$harden -Izlib" --with-ld-opt='-Wl,-z,relro,-z,now,-z,noexecstack -Lzlib' \
+  --with-http_gzip_static_module --with-http_stub_status_module "${without[@]/#/--without-}" "${configure[@]}" >configure.log 2>&1 ||
   { tail -n 20 configure.log >&2; exit 1; }
 env -u MAKEFLAGS make -j"$(nproc)" >make.log 2>&1 || { tail -n 20 make.log >&2; exit 1; }
 

@@ -47,6 +47,7 @@ pub(super) async fn served(
         listen,
         dir: flags.dir.clone(),
         site: holds_a_file(&flags.site).then(|| flags.site.clone()),
+        fallback: flags.fallback.clone(),
         run_dir: flags.run_dir.clone(),
         instance: instance.to_owned(),
         prefix: flags.registry.prefix.clone(),

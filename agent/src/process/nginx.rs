@@ -22,14 +22,16 @@ use super::probe::{FLEET_HEADER, INSTANCE_HEADER};
 use super::sandbox::Sandbox;
 use super::served::{Audience, ChildSpec, OnExit};
 
+mod caching;
 mod limits;
 mod opened;
 mod requests;
 mod site;
+mod types;
 
 pub use limits::Limits;
 pub use requests::Requests;
-pub use site::holds_a_file;
+pub use site::{Fallback, holds_a_file};
 
 /// The body of `/healthz`.
 pub const HEALTHZ: &str = "ok\n";
@@ -49,30 +51,6 @@ const PAGE: &str = "ips.html";
 /// What is no page needs nothing, and is in no frame.
 const NO_PAGE_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// Types for own content, by extension. nginx's own `mime.types` is not in the image.
-const SITE_TYPES: &str = "
-        text/html html htm;
-        text/css css;
-        text/plain txt md;
-        text/xml xml;
-        text/javascript js mjs;
-        application/json json map;
-        application/manifest+json webmanifest;
-        application/pdf pdf;
-        application/wasm wasm;
-        image/svg+xml svg;
-        image/png png;
-        image/jpeg jpg jpeg;
-        image/gif gif;
-        image/webp webp;
-        image/avif avif;
-        image/x-icon ico;
-        font/woff2 woff2;
-        font/woff woff;
-        video/mp4 mp4;
-        video/webm webm;
-        audio/mpeg mp3;";
-
 #[derive(Debug, Clone)]
 pub struct Nginx {
     /// A path, or a name that is looked up in `PATH`.
@@ -82,6 +60,8 @@ pub struct Nginx {
     pub dir: PathBuf,
     /// Own static content, already known to hold something: see [`holds_a_file`].
     pub site: Option<PathBuf>,
+    /// The file in it that is served in place of a page that is not there: see [`Fallback`].
+    pub fallback: Fallback,
     /// nginx.conf, the pid file and temporary files.
     pub run_dir: PathBuf,
     /// This life of the agent, 16 hex digits.
@@ -107,6 +87,11 @@ pub enum PrepareError {
     Write { path: PathBuf, source: io::Error },
 }
 
+/// Whether a path of its own is taken.
+fn is_generated(name: &str) -> bool {
+    name == "healthz" || GENERATED.iter().any(|(generated, _)| *generated == name)
+}
+
 impl Nginx {
     /// Makes the directories and writes the configuration and `healthz`. May be called again before a reload.
     pub fn prepare(&self) -> Result<(), PrepareError> {
@@ -116,6 +101,9 @@ impl Nginx {
         }
         write(&self.run_dir, "headers.conf", HEADERS)?;
         write(&self.run_dir, "generated.conf", GENERATED_HEADERS)?;
+        write(&self.run_dir, "site.conf", SITE_HEADERS)?;
+        write(&self.run_dir, "types.conf", &types::directives())?;
+        write(&self.run_dir, "caching.conf", &caching::directives(self.site.as_deref()))?;
         write(&self.run_dir, "nginx.conf", &conf)?;
         write(&self.dir, "healthz", HEALTHZ)
     }
@@ -167,6 +155,7 @@ impl Nginx {
         let shutdown = self.shutdown_timeout.as_millis();
         let zones = self.limits.zones();
         let requests = self.access_log.lines();
+        let shell = self.shell();
         Ok(format!(
             "\
 # Written by muster at each start: changes here are lost.
@@ -184,6 +173,9 @@ events {{
     worker_connections 2048;
 }}
 http {{
+    # Before any other map, because it says how large they may be.
+    include caching.conf;
+    include types.conf;
 {requests}    log_not_found off;
     client_body_temp_path {bodies};
     client_header_timeout 10s;
@@ -200,9 +192,13 @@ http {{
     server_tokens off;
     absolute_redirect off;
     max_ranges 1;
-    types {{{SITE_TYPES}
-    }}
-{zones}    server {{
+    # A probe, an error and the start page of a small site are not worth it; a cache in front has to keep both forms apart.
+    gzip on;
+    gzip_min_length 1000;
+    gzip_comp_level 5;
+    gzip_proxied any;
+    gzip_vary on;
+{shell}{zones}    server {{
         listen {listen};
         # For what is refused before a location is known.
         include headers.conf;
@@ -214,7 +210,6 @@ http {{
 
     fn locations(&self) -> Result<String, PrepareError> {
         let dir = quoted(&self.dir)?;
-        let nowhere = quoted(&self.run_dir.join("nowhere"))?;
         let mut text = String::new();
         let mut location = |path: &str, lines: &[String]| {
             text += &format!("        location {path} {{\n");
@@ -244,20 +239,9 @@ http {{
         healthz.push(format!("add_header {FLEET_HEADER} \"{}\" always", self.prefix));
         location("= /healthz", &healthz);
 
-        let headers = String::from("include headers.conf");
-        let (root, index) = match &self.site {
-            Some(site) => (quoted(site)?, "index index.html /ips.html"),
-            None => (nowhere.clone(), "index /ips.html"),
-        };
-        let mut own = vec![headers.clone(), format!("root {root}")];
-        // Links are followed where they cannot lead out.
-        if let (Some(site), None) = (&self.site, &self.sandbox) {
-            own.push(site::without_links(site)?);
+        for (path, lines) in self.site_locations()? {
+            location(&path, &limited(&lines));
         }
-        location("= /", &limited(&[&own[..], &[index.into()]].concat()));
-        location("/", &limited(&[&own[..], &["index index.html".into()]].concat()));
-        // Deeper dotfiles of own content are Envoy's to refuse.
-        location("/.", &limited(&[headers, format!("root {nowhere}")]));
         Ok(text)
     }
 }
@@ -283,6 +267,12 @@ etag off;
 if_modified_since off;
 max_ranges 0;
 types {}
+";
+
+/// The rule for how long a file may be kept goes with files only, and not with errors.
+const SITE_HEADERS: &str = "\
+include headers.conf;
+add_header Cache-Control $site_cache;
 ";
 
 /// As root, workers would drop to a user chosen when nginx was built, who may not exist here or not read the files:

@@ -43,14 +43,19 @@ const RETRIABLE_STATUS: u32 = 503;
 const METHODS: &str = "GET|HEAD";
 const ALLOW: &str = "GET, HEAD";
 /// Any path segment that begins with a dot, after normalization: temporary files of the agent and `.git` or `.env` of
-/// a careless site. `/.well-known/` too.
+/// a careless site.
 const DOTFILE: &str = r".*/\..*";
+/// But not this directory (RFC 8615), unless something below it begins with a dot. The pattern sees the query too, and is
+/// only tried on what begins so.
+const WELL_KNOWN: &str = "/.well-known/";
+const WELL_KNOWN_PATH: &str = r"/\.well-known/([^?./][^?/]*/)*([^?./][^?/]*)?(\?.*)?";
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 
-/// To the nodes: dotfiles are refused, reading goes to nginx, everything else is told what is allowed.
+/// To the nodes: dotfiles are refused but for `/.well-known/`, reading goes to nginx, everything else is told what is allowed.
 pub(in crate::balancer) fn routes() -> RouteConfiguration {
-    configuration(vec![dotfiles(), reading(route::Action::Route(forward())), others()])
+    let forward = route::Action::Route(forward());
+    configuration(vec![well_known(forward.clone()), dotfiles(), reading(forward), others()])
 }
 
 /// To the same with TLS, at this port, under the name that the client has used.
@@ -60,7 +65,7 @@ pub(super) fn redirects(port: u16) -> RouteConfiguration {
         name: "healthz".to_owned(),
         r#match: Some(RouteMatch {
             path_specifier: Some(PathSpecifier::Path(HEALTH_PATH.to_owned())),
-            headers: vec![method(METHODS)],
+            headers: vec![matching(":method", METHODS)],
             ..Default::default()
         }),
         action: Some(route::Action::Route(forward())),
@@ -71,7 +76,7 @@ pub(super) fn redirects(port: u16) -> RouteConfiguration {
         port_redirect: port.into(),
         ..Default::default()
     });
-    configuration(vec![dotfiles(), healthz, reading(elsewhere), others()])
+    configuration(vec![well_known(elsewhere.clone()), dotfiles(), healthz, reading(elsewhere), others()])
 }
 
 fn configuration(routes: Vec<Route>) -> RouteConfiguration {
@@ -83,6 +88,19 @@ fn configuration(routes: Vec<Route>) -> RouteConfiguration {
             routes,
             ..Default::default()
         }],
+        ..Default::default()
+    }
+}
+
+fn well_known(action: route::Action) -> Route {
+    Route {
+        name: "well-known".to_owned(),
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix(WELL_KNOWN.to_owned())),
+            headers: vec![matching(":path", WELL_KNOWN_PATH), matching(":method", METHODS)],
+            ..Default::default()
+        }),
+        action: Some(action),
         ..Default::default()
     }
 }
@@ -102,7 +120,7 @@ fn dotfiles() -> Route {
 fn reading(action: route::Action) -> Route {
     Route {
         name: "reading".to_owned(),
-        r#match: Some(RouteMatch { headers: vec![method(METHODS)], ..everything() }),
+        r#match: Some(RouteMatch { headers: vec![matching(":method", METHODS)], ..everything() }),
         action: Some(action),
         ..Default::default()
     }
@@ -153,11 +171,11 @@ fn everything() -> RouteMatch {
     RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() }
 }
 
-fn method(methods: &str) -> HeaderMatcher {
+fn matching(name: &str, pattern: &str) -> HeaderMatcher {
     HeaderMatcher {
-        name: ":method".to_owned(),
+        name: name.to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
-            match_pattern: Some(MatchPattern::SafeRegex(regex(methods))),
+            match_pattern: Some(MatchPattern::SafeRegex(regex(pattern))),
             ..Default::default()
         })),
         ..Default::default()

@@ -91,7 +91,7 @@ fn a_change_of_endpoints_changes_no_other_version() {
 }
 
 #[test]
-fn only_the_reading_route_repeats_requests() {
+fn only_routes_for_reading_repeat_requests() {
     let routes: RouteConfiguration =
         decoded(&Snapshot::of(&Roster::default(), &settings()), ResourceType::Routes);
     let repeating: Vec<_> = routes.virtual_hosts[0]
@@ -100,7 +100,7 @@ fn only_the_reading_route_repeats_requests() {
         .filter(|route| matches!(&route.action, Some(route::Action::Route(_))))
         .map(|route| (route.name.as_str(), route.r#match.as_ref().unwrap().headers.len()))
         .collect();
-    assert_eq!(repeating, [("reading", 1)]);
+    assert_eq!(repeating, [("well-known", 2), ("reading", 1)]);
 }
 
 #[test]

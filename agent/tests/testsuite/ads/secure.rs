@@ -118,6 +118,7 @@ async fn with_tls_browsers_get_http_2_and_everybody_is_sent_there() {
         ("GET", "/ips.json?a=b", 301, Some("https://test:8443/ips.json?a=b")),
         ("HEAD", "/", 301, Some("https://test:8443/")),
         ("GET", "/healthz", 200, None),
+        ("GET", "/.well-known/a", 301, Some("https://test:8443/.well-known/a")),
         ("GET", "/.env", 404, None),
         ("POST", "/", 405, None),
     ] {

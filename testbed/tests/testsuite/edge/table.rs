@@ -78,7 +78,7 @@ const PLAIN: [(&str, u16); 65] = [
     ("GET /ips.json HTTP/1.0~Host: f~Connection: close~~", 200),
     ("HEAD /ips.json HTTP/1.0~Connection: keep-alive~~", 200),
     ("POST /ips.json HTTP/1.0~Content-Length: 0~~", 405),
-    ("GET /ips.json~~", 426),
+    ("GET /ips.json~~", 200),
     ("GET /ips.json HTTP/1.1~Host: f~Connection: upgrade~Upgrade: websocket~~", 403),
     (
         "GET /ips.json HTTP/1.1~Host: f~Connection: upgrade, http2-settings~Upgrade: h2c~HTTP2-Settings: AAMAAABk~~",
