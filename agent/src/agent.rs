@@ -4,6 +4,7 @@ mod gauges;
 mod itself;
 mod relays;
 mod served;
+mod site;
 mod wiring;
 
 use std::net::SocketAddrV4;
@@ -31,6 +32,7 @@ use crate::registry::etcd::Etcd;
 use crate::registry::keys::new_id;
 use crate::registry::registration::{Drain, Standing};
 use served::{QUIT_BOUND, refuse_a_site_with_keys, served};
+use site::Site;
 use wiring::{Parts, Wiring};
 
 /// How long the own address may take at the start before the agent goes on without it.
@@ -77,7 +79,9 @@ pub async fn run(flags: RunFlags, supervisor: Supervisor, signals: UnboundedRece
 
     let mut tasks = JoinSet::new();
     let served_too = served.clone();
-    let parts = Parts { metrics, tls, etcd, name, instance, control, health, served: served_too, question };
+    let site = nginx.is_some().then(|| Site::as_found(&flags.site));
+    let parts =
+        Parts { metrics, tls, etcd, name, instance, control, health, served: served_too, question, site };
     let wiring = wiring::start(&flags, parts, &mut tasks)?;
     let child = tokio::spawn(life.run());
     let node = Node { flags, nginx, served, wiring };

@@ -147,14 +147,19 @@ impl Node {
             std::fs::create_dir_all(directory)?;
         }
         if let Some((name, bytes)) = &self.settings.site_file {
-            std::fs::create_dir_all(base.join("site"))?;
-            std::fs::write(base.join("site").join(name), vec![b'.'; *bytes])?;
+            std::fs::create_dir_all(self.site())?;
+            std::fs::write(self.site().join(name), vec![b'.'; *bytes])?;
         }
         let env = [("RUST_BACKTRACE", "1")];
         let process = self.keeper.spawn(&self.name, &self.program, self.arguments(name), &env)?;
         *lock(&self.process) = Some(process);
         self.paused.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The directory of its own content.
+    pub fn site(&self) -> PathBuf {
+        self.keeper.memory.join(&self.name).join("site")
     }
 
     /// Asks the agent to leave (SIGTERM) and waits for its end.

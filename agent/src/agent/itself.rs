@@ -8,7 +8,7 @@ use tokio::sync::watch::Receiver;
 
 use crate::clock::{BootTime, SharedTime, wall_after, wall_before};
 use crate::fleet::{Contact, Leadership, Roster};
-use crate::page::{ContactState, Itself, NginxHealth, RegistryContact};
+use crate::page::{ContactState, Itself, NginxHealth, RegistryContact, SiteHealth};
 use crate::process::served::Served;
 use crate::registry::lease::Lease;
 
@@ -28,6 +28,8 @@ pub struct Looker {
     pub served: Served,
     /// Moved to each answer of the served process.
     pub answered: SharedTime,
+    /// What is wrong with own content.
+    pub trouble: Receiver<Option<String>>,
 }
 
 impl Looker {
@@ -61,6 +63,7 @@ impl Looker {
                 pid: self.served.pid().map(|pid| pid.as_raw()),
                 last_probe_at: self.served.pid().and_then(|_| past(&self.answered)),
             },
+            site: SiteHealth { trouble: self.trouble.borrow().clone() },
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The small tasks between the rooms: each turns what some channels say into another channel.
+//! What stands between the rooms: tasks that turn what some channels say into another channel, and flags for a room that
+//! knows none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,9 +9,10 @@ use tokio::sync::watch;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
-use crate::balancer::EdgeSettings;
 use crate::balancer::xds::{Published, StreamStatus};
+use crate::balancer::{EdgeSettings, EdgeTls};
 use crate::clock::{BootTime, SharedTime};
+use crate::config::RunFlags;
 use crate::fleet::through::AdsStream;
 use crate::fleet::{Leadership, Roster};
 use crate::metrics::{Health, Metrics, Phase};
@@ -128,5 +130,20 @@ pub(super) async fn report_health(
         if changed.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// What the flags say about the edge.
+pub fn edge_settings(flags: &RunFlags) -> EdgeSettings {
+    EdgeSettings {
+        listen: flags.edge,
+        prefix: flags.registry.prefix.clone(),
+        log_from: flags.access_log.of_envoy(),
+        trusted_proxies: flags.trusted_proxies,
+        tls: flags.edge_tls.map(|listen| EdgeTls {
+            listen,
+            port: flags.edge_tls_port.unwrap_or(listen.port()),
+            secret: flags.edge_secret.display().to_string(),
+        }),
     }
 }

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::gauges;
 use super::itself::Looker;
-use super::relays::{beat, publish, report_health, show_streams};
+use super::relays::{beat, edge_settings, publish, report_health, show_streams};
+use super::site::{Site, watch_site};
 use crate::balancer::xds::XdsServer;
-use crate::balancer::{EdgeSettings, EdgeTls};
 use crate::clock::{BootTime, SharedTime, wall};
 use crate::config::RunFlags;
 use crate::fleet::{Contact, KeySpace, Ports, Roster};
@@ -63,6 +63,8 @@ pub struct Parts {
     pub health: TcpListener,
     pub served: Served,
     pub question: Question,
+    /// `None` for a COMMAND, which serves no site.
+    pub site: Option<Site>,
 }
 
 /// What the phases of life need of the running tasks.
@@ -80,7 +82,7 @@ pub struct Wiring {
 /// # Errors
 /// A thread cannot be started, or `--dir` cannot be used.
 pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) -> Result<Wiring> {
-    let Parts { metrics, tls, etcd, name, instance, control, health, served, question } = parts;
+    let Parts { metrics, tls, etcd, name, instance, control, health, served, question, site } = parts;
     let (newest_in, newest) = watch::channel(Arc::new(Roster::default()));
     let (roster_in, roster) = watch::channel(Arc::new(Roster::default()));
     let (address_in, address) = watch::channel(None);
@@ -91,6 +93,7 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     let (ready_in, ready) = watch::channel(false);
     let (standing_in, standing) = watch::channel(Standing::Absent("it has not registered yet"));
     let (published_in, published) = watch::channel(None);
+    let (trouble_in, trouble) = watch::channel(None);
     let (health_in, health_out) = watch::channel(Health { live: Ok(()), ready: Err("starting".into()) });
     let (heard, heartbeat) = (SharedTime::default(), SharedTime::default());
     let (drain, close) = (CancellationToken::new(), CancellationToken::new());
@@ -242,19 +245,9 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
         leadership: leadership.clone(),
         served: served.clone(),
         answered: answered.clone(),
+        trouble,
     };
-    let edge = EdgeSettings {
-        listen: flags.edge,
-        prefix: flags.registry.prefix.clone(),
-        log_from: flags.access_log.of_envoy(),
-        trusted_proxies: flags.trusted_proxies,
-        tls: flags.edge_tls.map(|listen| EdgeTls {
-            listen,
-            port: flags.edge_tls_port.unwrap_or(listen.port()),
-            secret: flags.edge_secret.display().to_string(),
-        }),
-    };
-
+    let edge = edge_settings(flags);
     let asked = !matches!(question, Question::Nothing);
 
     let mut spawn = |name, task: Task| {
@@ -285,6 +278,9 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     );
     spawn("chronicle", Box::pin(page::run_history(historian, about, recent, metrics.clone())));
     spawn("itself", Box::pin(page::run_itself(diarist, move || looker.look(), metrics.clone())));
+    if let Some(site) = site {
+        spawn("site", Box::pin(watch_site(site, trouble_in)));
+    }
     spawn("snapshot", Box::pin(publish(roster.clone(), leadership.clone(), edge, published_in)));
     spawn(
         "gauges",

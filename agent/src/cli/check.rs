@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::survey::{Access, File, Survey};
+use super::survey::{Access, File, Survey, ask};
 use super::{DIFFERENT, FINE, UNKNOWN};
 use crate::config::{CheckFlags, CheckOutput};
 use crate::process::probe::probe;
@@ -84,6 +84,7 @@ async fn findings(access: &Access) -> Vec<Finding> {
             files(&survey, &mut say);
             envoys(&survey, &mut say);
             serving(&survey, &mut say).await;
+            sites(&survey, &mut say).await;
         }
         Err(error) => findings.push(Finding {
             category: "fleet",
@@ -160,6 +161,17 @@ async fn serving(
         };
         let wrong = wrong.map(|why| (why, "node-does-not-answer"));
         say("serving", format!("{} answers at {}:{}", line.name, line.ip, line.http), wrong);
+    }
+}
+
+/// Of a node that does not tell, something else is said.
+async fn sites(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
+    let asked = survey.lines.iter().map(|line| ask((line.ip, line.http), "/node.json"));
+    for (line, file) in survey.lines.iter().zip(futures::future::join_all(asked).await) {
+        let itself: Option<Value> = file.ok().and_then(|file| serde_json::from_slice(&file).ok());
+        let trouble = itself.as_ref().and_then(|itself| itself.pointer("/site/trouble")?.as_str());
+        let wrong = trouble.map(|why| (why.to_owned(), "site-not-served"));
+        say("site", format!("{} serves the site as it is", line.name), wrong);
     }
 }
 

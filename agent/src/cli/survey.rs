@@ -145,7 +145,7 @@ impl Access {
         let registry = roster.life().map(|life| life.id.as_str());
         let mut comparison = Comparison::new(registry, &digest, &lines);
         let addresses: Vec<_> = lines.iter().map(|line| (line.ip, line.http)).collect();
-        let served = iter(addresses).map(ask).buffered(AT_ONCE);
+        let served = iter(addresses).map(|address| ask(address, "/ips.json")).buffered(AT_ONCE);
         let files = served.map(|served| comparison.of(served)).collect::<Vec<File>>();
         let (files, envoys, beside) = tokio::join!(files, envoys(&self.etcd, &self.space), beside(&lines));
         for (line, file) in lines.iter_mut().zip(files) {
@@ -289,19 +289,20 @@ pub(super) fn state(state: NodeState) -> &'static str {
     }
 }
 
-async fn ask(address: (Ipv4Addr, u16)) -> Result<Bytes> {
-    timeout(FILE_BOUND, fetch(address)).await?
+/// A generated file of the node at this address.
+pub(super) async fn ask(address: (Ipv4Addr, u16), file: &str) -> Result<Bytes> {
+    timeout(FILE_BOUND, fetch(address, file)).await?
 }
 
-async fn fetch(address: (Ipv4Addr, u16)) -> Result<Bytes> {
+async fn fetch(address: (Ipv4Addr, u16), file: &str) -> Result<Bytes> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get("/ips.json").header("host", address.0.to_string());
+    let request = hyper::Request::get(file).header("host", address.0.to_string());
     let exchange = async {
         let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
         let status = answer.status();
         if !status.is_success() {
-            return Err(anyhow!("/ips.json answers {status}"));
+            return Err(anyhow!("{file} answers {status}"));
         }
         let body = Limited::new(answer.into_body(), MAX_FILE_BYTES).collect().await;
         anyhow::Ok(body.map_err(|error| anyhow!("{error}"))?.to_bytes())

@@ -13,6 +13,6 @@ mod run;
 pub use files::{PublishError, Publisher, Written};
 pub use history::{render_history, run_history};
 pub use html::content_security_policy;
-pub use node::{ContactState, Itself, NginxHealth, RegistryContact, render_itself, run_itself};
+pub use node::{ContactState, Itself, NginxHealth, RegistryContact, SiteHealth, render_itself, run_itself};
 pub use render::{About, Files, render};
 pub use run::run;

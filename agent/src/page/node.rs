@@ -34,6 +34,7 @@ pub struct Itself {
     pub digest: String,
     pub leader: bool,
     pub nginx: NginxHealth,
+    pub site: SiteHealth,
 }
 
 /// How this node stands with the registry.
@@ -63,6 +64,12 @@ pub struct NginxHealth {
     pub pid: Option<i32>,
     /// When it last answered its probe.
     pub last_probe_at: Option<String>,
+}
+
+/// Own content: why what is in its directory now is not what is served, or `null`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SiteHealth {
+    pub trouble: Option<String>,
 }
 
 /// The file as bytes.

@@ -14,8 +14,8 @@ use muster::fleet::history::events;
 use muster::fleet::{Contact, Node, NodeState, Roster};
 use muster::metrics::{ListFile, Metrics, WriteResult};
 use muster::page::{
-    About, ContactState, Files, Itself, NginxHealth, Publisher, RegistryContact, content_security_policy,
-    render, render_history, render_itself, run, run_itself,
+    About, ContactState, Files, Itself, NginxHealth, Publisher, RegistryContact, SiteHealth,
+    content_security_policy, render, render_history, render_itself, run, run_itself,
 };
 use proptest::prelude::*;
 use regex::Regex;
@@ -462,6 +462,7 @@ fn itself(known: bool) -> Itself {
         digest: "0123456789abcdef".into(),
         leader: known,
         nginx: NginxHealth { pid: known.then_some(17), last_probe_at: at("2026-11-20T18:04:00.300Z") },
+        site: SiteHealth { trouble: known.then(|| "/srv/site was removed".into()) },
     }
 }
 

@@ -342,3 +342,28 @@ async fn what_cannot_be_known_is_said_so() -> anyhow::Result<()> {
         })
         .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_was_replaced_under_a_node_is_named() -> anyhow::Result<()> {
+    Testbed::builder()
+        .etcd(1)
+        .nodes(2)
+        .site_file("index.html", 3)
+        .run(async |bed| {
+            expect(bed, &["check"], 0, &["node1 serves the site as it is"]).await?;
+            let site = bed.node(1).site();
+            std::fs::rename(&site, site.with_extension("old"))?;
+            std::fs::create_dir(&site)?;
+            std::fs::write(site.join("index.html"), "v2")?;
+            let says =
+                ["node1 serves the site as it is: not so", "replaced", "docs/checks.md#site-not-served"];
+            let text = expect(bed, &["check"], 3, &says).await?;
+            ensure!(text.contains("\u{2713} node2 serves the site as it is"), "{text}");
+            ensure!(bed.node(1).said("the site is not served as it is")?.len() == 1, "once in the log");
+            bed.stop_node(1).await?;
+            bed.start_node(1)?;
+            expect(bed, &["check"], 0, &["node1 serves the site as it is"]).await?;
+            Ok(())
+        })
+        .await
+}
