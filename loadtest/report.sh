@@ -79,7 +79,8 @@ envoy_counters() {
   local address
   address=$(docker inspect -f "{{(index .NetworkSettings.Networks \"${PROJECT}_fleet\").IPAddress}}" "$(containers "" front)")
   curl --noproxy '*' --silent --max-time 5 "http://$address:9902/metrics" "http://$address:9903/metrics" |
-    sed -n 's/^envoy_cluster_\([a-z0-9_]*\){envoy_cluster_name="nginx"} /cluster.nginx.\1: /p' |
+    sed -n -e 's/^envoy_cluster_\([a-z0-9_]*\){envoy_cluster_name="nginx"} /cluster.nginx.\1: /p' \
+      -e 's/^envoy_cluster_\(upstream_rq_retry\){envoy_cluster_name="attempts"} /cluster.nginx.\1: /p' |
     awk '{ sum[$1] += $2 } END { for (name in sum) print name, sum[name] }' | sort || true
 }
 

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::config::{RunFlags, not_publishable};
+use crate::config::{GRACE_MARGIN, RunFlags, not_publishable};
 use crate::fleet::KeySpace;
 use crate::metrics::{DrainResult, Metrics, Phase};
 use crate::pki::follow::unix_now;
@@ -31,7 +31,7 @@ use crate::registry::address::{allowed_networks, own_address};
 use crate::registry::etcd::Etcd;
 use crate::registry::keys::new_id;
 use crate::registry::registration::{Drain, Standing};
-use served::{QUIT_BOUND, refuse_a_site_with_keys, served};
+use served::{refuse_a_site_with_keys, served};
 use site::Site;
 use wiring::{Parts, Wiring};
 
@@ -150,6 +150,7 @@ impl Node {
         let metrics = &self.wiring.metrics;
         metrics.set_phase(Phase::Draining);
         let started = std::time::Instant::now();
+        let last_request = started + self.flags.stop_grace.saturating_sub(GRACE_MARGIN);
         self.wiring.drain.cancel();
         let mut standing = self.wiring.standing.clone();
         let result = tokio::select! {
@@ -173,7 +174,7 @@ impl Node {
             self.served.stop_fast(FAST_BOUND).await
         } else {
             tokio::select! {
-                end = self.served.stop(signal, QUIT_BOUND) => end,
+                end = self.served.stop(signal, last_request.saturating_duration_since(std::time::Instant::now())) => end,
                 () = second(signals) => self.served.stop_fast(FAST_BOUND).await,
             }
         };

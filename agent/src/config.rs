@@ -29,7 +29,7 @@ pub use network::{Advertise, Allow, not_publishable};
 pub use pki::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags};
 use values::{
     directory, drain_timeout, edge, keep_marks, linger, listen, log_filter, name, on_exit, port, prefix,
-    program, proxies, secret_file, ttl,
+    program, proxies, secret_file, stop_grace, ttl,
 };
 
 /// Shortest and longest lease asked for. Below 2 s etcd grants 2 s anyway; above a minute a crash that presence
@@ -37,6 +37,10 @@ use values::{
 pub const TTL_SECONDS: std::ops::RangeInclusive<u64> = 2..=60;
 /// Longest drain that may be asked for.
 pub const MAX_DRAIN_SECONDS: u64 = 600;
+/// Shortest and longest time from the engine's TERM to its KILL.
+pub const STOP_GRACE_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
+/// Of that time, what everything after the requests under way takes: leaving the registry, the end of a child, the own.
+pub const GRACE_MARGIN: Duration = Duration::from_secs(3);
 /// Longest wait of a command for etcd.
 pub const MAX_WAIT_SECONDS: u64 = 600;
 /// Longest look back of `events --since`: ten years.
@@ -242,9 +246,13 @@ pub struct RunFlags {
     /// With a COMMAND: register once this answers 200; without it a COMMAND is never registered
     #[arg(long, env = "MUSTER_READY_URL", value_name = "URL")]
     pub ready_url: Option<ReadyUrl>,
-    /// Longest graceful leave in seconds (0 to 600) [default: TTL + 2]
+    /// Longest wait in seconds for every Envoy to acknowledge a leave (0 to 600) [default: TTL + 2]
     #[arg(long, env = "MUSTER_DRAIN_TIMEOUT", value_parser = drain_timeout, value_name = "SECONDS")]
     pub drain_timeout: Option<Duration>,
+    /// Time in seconds from the engine's TERM to its KILL: the requests under way have what the leave does not need of it
+    /// (5 to 3600)
+    #[arg(long, env = "MUSTER_STOP_GRACE", default_value = "30", value_parser = stop_grace, value_name = "SECONDS")]
+    pub stop_grace: Duration,
     /// How long to keep serving after the withdrawal was acknowledged, in milliseconds
     #[arg(long, env = "MUSTER_LINGER", default_value = "500", value_parser = linger, value_name = "MS")]
     pub linger: Duration,

@@ -21,8 +21,6 @@ use crate::process::served::{CHECK_BOUND, ChildSpec, Served};
 use crate::process::supervisor::Supervisor;
 use crate::process::{Life, try_port};
 
-/// How long nginx may take for the requests under way once nobody sends it new ones.
-pub(super) const QUIT_BOUND: Duration = Duration::from_secs(5);
 /// How long nginx's port may stay taken at the start, and how often it is tried.
 const PORT_BOUND: Duration = Duration::from_secs(2);
 const PORT_STEP: Duration = Duration::from_millis(20);
@@ -53,7 +51,7 @@ pub(super) async fn served(
         prefix: flags.registry.prefix.clone(),
         page_policy: crate::page::content_security_policy(),
         access_log: flags.access_log.of_nginx().if_possible(),
-        shutdown_timeout: QUIT_BOUND,
+        shutdown_timeout: flags.stop_grace,
         limits: Limits::default(),
         sandbox: None,
     };

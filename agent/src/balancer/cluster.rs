@@ -119,6 +119,10 @@ pub(super) fn cluster(prefix: &str) -> Cluster {
 
 /// The endpoints, in the order given: callers pass them sorted, so that equal rosters give equal bytes.
 pub(super) fn load_assignment(endpoints: &[SocketAddrV4]) -> ClusterLoadAssignment {
+    load_assignment_of(CLUSTER, endpoints)
+}
+
+pub(super) fn load_assignment_of(cluster: &str, endpoints: &[SocketAddrV4]) -> ClusterLoadAssignment {
     let lb_endpoints = endpoints.iter().map(|&endpoint| LbEndpoint {
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
             address: address(endpoint),
@@ -127,7 +131,7 @@ pub(super) fn load_assignment(endpoints: &[SocketAddrV4]) -> ClusterLoadAssignme
         ..Default::default()
     });
     ClusterLoadAssignment {
-        cluster_name: CLUSTER.to_owned(),
+        cluster_name: cluster.to_owned(),
         endpoints: vec![LocalityLbEndpoints { lb_endpoints: lb_endpoints.collect(), ..Default::default() }],
         ..Default::default()
     }
@@ -189,7 +193,7 @@ fn outlier_detection() -> OutlierDetection {
     }
 }
 
-fn circuit_breakers() -> CircuitBreakers {
+pub(super) fn circuit_breakers() -> CircuitBreakers {
     CircuitBreakers {
         thresholds: vec![Thresholds {
             max_connections: uint(MAX_IN_FLIGHT),

@@ -9,17 +9,19 @@ mod tls;
 
 use std::net::SocketAddrV4;
 
-use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
+use envoy_types::pb::envoy::config::core::v3::{SocketOption, TrafficDirection, socket_option};
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
-    Rds, http_connection_manager::RouteSpecifier,
+    HttpConnectionManager, Rds, http_connection_manager::RouteSpecifier,
 };
 use envoy_types::util::pack_any;
 
 use super::cluster::BUFFER_BYTES;
 use super::wire::{address, over_ads, uint};
 use connection::connection_manager;
-pub(super) use routes::routes;
+pub(super) use connection::router;
+pub(super) use headers::{OWN_ANSWERS, header};
+pub(super) use routes::{RETRIES, routes};
 
 /// Name of the plain listener, and of the routes to the nodes, whichever listener has them.
 pub(super) const EDGE: &str = "edge";
@@ -51,6 +53,11 @@ pub struct EdgeTls {
     pub secret: String,
 }
 
+/// As Linux numbers them, on every architecture.
+const IPPROTO_TCP: i64 = 6;
+const TCP_NOTSENT_LOWAT: i64 = 25;
+const UNSENT_BYTES: i64 = 64 * 1024;
+
 const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 
 /// They come from the leader and not from the bootstrap, so that an Envoy without a roster opens no public port.
@@ -81,13 +88,29 @@ fn listener(
         address: address(listen),
         per_connection_buffer_limit_bytes: uint(BUFFER_BYTES),
         traffic_direction: TrafficDirection::Inbound.into(),
-        filter_chains: vec![FilterChain {
-            filters: vec![Filter {
-                name: CONNECTION_MANAGER.to_owned(),
-                config_type: Some(filter::ConfigType::TypedConfig(pack_any(connections))),
-            }],
-            ..chain
-        }],
+        socket_options: vec![unsent_bytes()],
+        filter_chains: vec![FilterChain { filters: vec![manager(connections)], ..chain }],
+        ..Default::default()
+    }
+}
+
+/// The only network filter there is.
+pub(super) fn manager(connections: HttpConnectionManager) -> Filter {
+    Filter {
+        name: CONNECTION_MANAGER.to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(pack_any(connections))),
+    }
+}
+
+/// Most bytes that the kernel holds for a client without having sent them. With megabytes, as it takes by itself, Envoy
+/// would not see for half a minute that a slow client goes on reading, and 2,500 of them would have gigabytes.
+fn unsent_bytes() -> SocketOption {
+    SocketOption {
+        description: "TCP_NOTSENT_LOWAT".to_owned(),
+        level: IPPROTO_TCP,
+        name: TCP_NOTSENT_LOWAT,
+        value: Some(socket_option::Value::IntValue(UNSENT_BYTES)),
+        state: socket_option::SocketState::StateListening.into(),
         ..Default::default()
     }
 }

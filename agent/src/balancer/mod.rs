@@ -1,6 +1,7 @@
 //! All that knows Envoy: the roster becomes resources ([`Snapshot`], pure), and [`xds`] serves them over ADS.
 
 mod cluster;
+mod deadline;
 mod edge;
 mod snapshot;
 mod wire;

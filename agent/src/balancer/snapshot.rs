@@ -6,6 +6,7 @@ use prost::Name;
 use sha2::{Digest, Sha256};
 
 use super::cluster::{CLUSTER, cluster, load_assignment};
+use super::deadline;
 use super::edge::{EDGE, EdgeSettings, listeners, routes};
 use crate::fleet::Roster;
 
@@ -74,14 +75,16 @@ struct Kind {
 impl Snapshot {
     /// What Envoy is told about `roster`. Equal rosters and settings give equal bytes on every agent.
     pub fn of(roster: &Roster, settings: &EdgeSettings) -> Self {
-        let listeners = listeners(settings).into_iter();
-        let assignment = Resource::new(CLUSTER, load_assignment(&roster.routable()));
+        let listeners = listeners(settings).into_iter().chain([deadline::listener(settings.listen)]);
+        let clusters = [cluster(&settings.prefix)].into_iter().chain(deadline::clusters(settings.listen));
+        let routable = roster.routable();
+        let assignment = Resource::new(CLUSTER, load_assignment(&routable));
         Self {
             kinds: [
-                Kind::hashed(vec![Resource::new(CLUSTER, cluster(&settings.prefix))]),
+                Kind::hashed(clusters.map(|one| Resource::new(&one.name.clone(), one)).collect()),
                 Kind { version: roster.digest(), resources: vec![assignment] },
                 Kind::hashed(listeners.map(|one| Resource::new(&one.name.clone(), one)).collect()),
-                Kind::hashed(vec![Resource::new(EDGE, routes())]),
+                Kind::hashed(vec![Resource::new(EDGE, routes(routable.is_empty()))]),
             ],
         }
     }

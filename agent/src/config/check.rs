@@ -107,7 +107,8 @@ impl RunFlags {
     }
 
     pub fn drain_timeout(&self) -> Duration {
-        self.drain_timeout.unwrap_or(self.ttl + Duration::from_secs(2))
+        let bound = self.drain_timeout.unwrap_or(self.ttl + Duration::from_secs(2));
+        bound.min(self.stop_grace.saturating_sub(super::GRACE_MARGIN))
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::values::{bootstrap, drain_timeout, listen, port, silence, socket_file};
+use super::GRACE_MARGIN;
+use super::values::{bootstrap, drain_timeout, listen, port, silence, socket_file, stop_grace};
 
 /// Longest silence of Envoy that may be allowed, in seconds.
 pub const MAX_SILENCE_SECONDS: u64 = 60;
@@ -23,10 +24,13 @@ pub struct EdgeFlags {
     /// Port of /metrics, /livez and /readyz; one of its own for each Envoy in a network namespace
     #[arg(long, env = "MUSTER_METRICS_PORT", default_value = "9902", value_parser = port, value_name = "PORT")]
     pub metrics_port: u16,
+    /// Time in seconds from the engine's TERM to its KILL (5 to 3600)
+    #[arg(long, env = "MUSTER_STOP_GRACE", default_value = "30", value_parser = stop_grace, value_name = "SECONDS")]
+    pub stop_grace: Duration,
     /// Longest wait in seconds for the requests under way when Envoy is to stop (0 to 600); at least 1 s is waited
-    /// unless this is 0
-    #[arg(long, env = "MUSTER_EDGE_DRAIN_TIMEOUT", default_value = "5", value_parser = drain_timeout, value_name = "SECONDS")]
-    pub drain_timeout: Duration,
+    /// unless this is 0 [default: --stop-grace less 3 s]
+    #[arg(long, env = "MUSTER_EDGE_DRAIN_TIMEOUT", value_parser = drain_timeout, value_name = "SECONDS")]
+    pub drain_timeout: Option<Duration>,
     /// How long in seconds an Envoy that has been ready may not answer before it is killed (1 to 60)
     #[arg(long, env = "MUSTER_EDGE_SILENCE", default_value = "1", value_parser = silence, value_name = "SECONDS")]
     pub silence: Duration,
@@ -40,4 +44,11 @@ pub struct EdgeFlags {
     /// The Envoy program and its arguments
     #[arg(last = true, required = true, value_name = "ENVOY")]
     pub envoy: Vec<OsString>,
+}
+
+impl EdgeFlags {
+    /// The drain's bound. What is left of the grace is for Envoy's own end, and for this program's.
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.unwrap_or(self.stop_grace.saturating_sub(GRACE_MARGIN))
+    }
 }

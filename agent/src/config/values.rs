@@ -9,7 +9,7 @@ use super::duration::Kind;
 use super::pki::MAX_DAYS;
 use super::{
     MAX_DRAIN_SECONDS, MAX_KEEP_MARKS_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_SILENCE_SECONDS,
-    MAX_SINCE_SECONDS, MAX_TRUSTED_PROXIES, MAX_WAIT_SECONDS, OnExit, TTL_SECONDS,
+    MAX_SINCE_SECONDS, MAX_TRUSTED_PROXIES, MAX_WAIT_SECONDS, OnExit, STOP_GRACE_SECONDS, TTL_SECONDS,
 };
 use crate::fleet::is_name;
 
@@ -107,6 +107,10 @@ pub(super) fn ttl(text: &str) -> Result<Duration, String> {
 
 pub(super) fn drain_timeout(text: &str) -> Result<Duration, String> {
     Kind::seconds(0..=MAX_DRAIN_SECONDS, "7 or 2m").parse(text)
+}
+
+pub(super) fn stop_grace(text: &str) -> Result<Duration, String> {
+    Kind::seconds(STOP_GRACE_SECONDS, "30 or 5m").parse(text)
 }
 
 pub(super) fn silence(text: &str) -> Result<Duration, String> {

@@ -73,11 +73,12 @@ impl Admin {
         fine(self.ask(Method::POST, "/drain_listeners", BOUND).await?).map(drop)
     }
 
-    /// Requests of clients that are under way.
-    pub(super) async fn active_requests(&self) -> Result<u64, Silence> {
-        let path = r"/stats?filter=^http\..*\.downstream_rq_active$";
+    /// What clients still have to get: requests that are under way, and bytes of answers that Envoy itself is done with
+    /// and the client has not taken. 0 is nothing; any other number says no more than that.
+    pub(super) async fn under_way(&self) -> Result<u64, Silence> {
+        let path = r"/stats?filter=^http\..*\.downstream_(rq_active|cx_tx_bytes_buffered)$";
         let text = fine(self.ask(Method::GET, path, BOUND).await?)?;
-        Ok(sum_of_requests(&String::from_utf8_lossy(&text)))
+        Ok(sum(&String::from_utf8_lossy(&text)))
     }
 
     /// Envoy's own metrics.
@@ -117,7 +118,7 @@ fn fine((status, body): (StatusCode, Bytes)) -> Result<Bytes, Silence> {
 }
 
 /// Lines are `http.LISTENER.downstream_rq_active: 3`; the question itself is one of the admin interface's.
-fn sum_of_requests(text: &str) -> u64 {
+fn sum(text: &str) -> u64 {
     let counts = text.lines().filter(|line| !line.starts_with("http.admin."));
     counts.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum()
 }
@@ -130,8 +131,9 @@ mod tests {
     fn requests_of_all_listeners_count_and_the_question_itself_does_not() {
         let text = "http.admin.downstream_rq_active: 1\nhttp.edge.downstream_rq_active: 2\n\
                     http.edge_tls.downstream_rq_active: 3\n";
-        assert_eq!(sum_of_requests(text), 5);
-        assert_eq!(sum_of_requests("http.admin.downstream_rq_active: 1\n"), 0);
-        assert_eq!(sum_of_requests(""), 0);
+        assert_eq!(sum(text), 5);
+        assert_eq!(sum("http.admin.downstream_rq_active: 1\n"), 0);
+        assert_eq!(sum("http.edge.downstream_cx_tx_bytes_buffered: 32768\n"), 32768);
+        assert_eq!(sum(""), 0);
     }
 }

@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for what Envoy says before it is drained.
 const ASK_BOUND: Duration = Duration::from_secs(1);
 
-/// Takes Envoy out: every answer from now on ends its connection, every listener is closed; then waits until no request
+/// Takes Envoy out: every answer from now on ends its connection, every listener is closed; then waits until nothing
 /// is under way, for [`LEAST`] at least and `bound` at most.
 pub(super) async fn drain(admin: &Admin, bound: Duration) -> EdgeDrain {
     let began = Instant::now();
@@ -37,7 +37,7 @@ pub(super) async fn drain(admin: &Admin, bound: Duration) -> EdgeDrain {
         return EdgeDrain::Silent;
     }
     loop {
-        let active = admin.active_requests().await.ok();
+        let active = admin.under_way().await.ok();
         if let Some(result) = over(began.elapsed(), active, bound) {
             return result;
         }
@@ -45,7 +45,7 @@ pub(super) async fn drain(admin: &Admin, bound: Duration) -> EdgeDrain {
     }
 }
 
-/// Whether a drain is over after this time with so many requests under way; `None` where Envoy did not say.
+/// Whether a drain is over after this time with so much under way; `None` where Envoy did not say.
 fn over(elapsed: Duration, active: Option<u64>, bound: Duration) -> Option<EdgeDrain> {
     match active {
         Some(0) if elapsed >= LEAST.min(bound) => Some(EdgeDrain::Done),

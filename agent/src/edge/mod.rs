@@ -165,7 +165,7 @@ impl Edge {
 
     /// Drains and stops Envoy; a second signal stops it at once. Envoy's own exit code.
     async fn leave(&self, signal: Signal, signals: &mut UnboundedReceiver<Signal>) -> u8 {
-        let bound = self.flags.drain_timeout;
+        let bound = self.flags.drain_timeout();
         info!(signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
         // Who drains is not ready, and an Envoy that is silent now is stopped soon anyway.
         self.vigil.abort();

@@ -183,7 +183,8 @@ http {{
     large_client_header_buffers 4 20k;
     client_body_timeout 10s;
     client_max_body_size 1k;
-    send_timeout 30s;
+    # Envoy gives a client up before that, and has the last word.
+    send_timeout 180s;
     reset_timedout_connection on;
     # Longer than Envoy keeps an idle connection, so that it is never nginx that closes one under a request.
     keepalive_timeout 75s;
@@ -199,7 +200,8 @@ http {{
     gzip_proxied any;
     gzip_vary on;
 {shell}{zones}    server {{
-        listen {listen};
+        # Envoy is near: a client of its that does not read should not cost megabytes here too.
+        listen {listen} sndbuf=32k;
         # For what is refused before a location is known.
         include headers.conf;
 {locations}    }}

@@ -24,7 +24,7 @@ const BOUND: Duration = Duration::from_millis(250);
 const MISSES: u32 = 2;
 /// A probe that took this much longer than its bound says that this agent was not running, not that nginx was silent.
 const LATE: Duration = Duration::from_millis(50);
-/// How long nginx may be taken for late because it waits for a core. After that it counts as not answering.
+/// How long nginx may be taken for late because it waits for a core or a disk. After that it counts as not answering.
 const STARVED_BOUND: Duration = Duration::from_secs(5);
 /// A start without an answer for so long has failed.
 const START_BOUND: Duration = Duration::from_secs(10);
@@ -57,6 +57,8 @@ pub async fn watch_readiness(
     let mut state = served.state();
     let mut since = Instant::now();
     let mut misses = 0;
+    // What hangs is killed, but not while it waits for a file that is slow to come.
+    let mut hung = false;
     let mut known = None;
     loop {
         let running = match *state.borrow_and_update() {
@@ -69,7 +71,7 @@ pub async fn watch_readiness(
             metrics.nginx_restarts.inc();
         }
         if running.is_none() || matches!(question, Question::Nothing) {
-            (misses, since) = (0, Instant::now());
+            (misses, since, hung) = (0, Instant::now(), false);
             let over = matches!(*state.borrow(), ChildState::Exited(_));
             set(&ready, &metrics, false, if over { OVER } else { "it does not run" });
             if state.changed().await.is_err() {
@@ -85,11 +87,10 @@ pub async fn watch_readiness(
         let was_ready = *ready.borrow();
         match verdict {
             Verdict::Silent(_) if since.elapsed() < STARVED_BOUND && is_starved(turns, asked.elapsed()) => {
-                debug!("nginx waits for a core: that does not count");
+                debug!("nginx waits for a core or a disk: that does not count");
             }
             Verdict::Ready => {
-                misses = 0;
-                since = Instant::now();
+                (misses, since, hung) = (0, Instant::now(), false);
                 answered.set(BootTime::now());
                 set(&ready, &metrics, true, "");
             }
@@ -99,14 +100,18 @@ pub async fn watch_readiness(
                 debug!(why, misses, "no answer");
                 if was_ready && misses >= MISSES {
                     set(&ready, &metrics, false, &why);
-                    if kills {
-                        served.kill("it does not answer");
-                    }
+                    hung = kills;
                 } else if !was_ready && kills && since.elapsed() > START_BOUND {
-                    warn!(why, bound_s = START_BOUND.as_secs(), "nginx did not answer after its start");
-                    served.kill("it does not answer");
+                    if !hung {
+                        warn!(why, bound_s = START_BOUND.as_secs(), "nginx did not answer after its start");
+                    }
+                    hung = true;
                 }
             }
+        }
+        if hung && !running.and_then(Turns::of).is_some_and(Turns::waits_for_a_read) {
+            hung = false;
+            served.kill("it does not answer");
         }
         let pause = match (*ready.borrow(), misses) {
             (true, 0) => INTERVAL,
@@ -123,7 +128,7 @@ pub async fn watch_readiness(
     }
 }
 
-/// Whether nginx had no turn on a core since `turns`, which were its own `span` ago.
+/// Whether nginx had no turn on a core, or waited for a read, since `turns`, which were its own `span` ago.
 fn is_starved(turns: Option<(Pid, Turns)>, span: Duration) -> bool {
     turns.is_some_and(|(pid, before)| Turns::of(pid).is_some_and(|now| now.were_late(before, span)))
 }

@@ -1,4 +1,4 @@
-//! Whether processes had their turn on a core: what waits for one is late, and not hung.
+//! Whether processes had their turn on a core, or wait for a disk: what waits for one of them is late, and not hung.
 
 use std::fs;
 use std::ops::Add;
@@ -15,6 +15,8 @@ pub(super) struct Turns {
     waited: Duration,
     /// Whether one of them runs or waits for a core now.
     runnable: bool,
+    /// Whether one of them waits for a read now, which nothing interrupts.
+    reading: bool,
 }
 
 impl Turns {
@@ -25,12 +27,19 @@ impl Turns {
         Some(children.fold(one(&parent.to_string())?, Self::add))
     }
 
-    /// Whether the wait for a core explains a silence of `span`, at whose begin `before` was read. One that computed all
+    /// Whether one of them waits for a file that is slow to come. Killed, it would end no sooner, and the next one would wait
+    /// for the same file.
+    pub(super) fn waits_for_a_read(self) -> bool {
+        self.reading
+    }
+
+    /// Whether the wait for a core, or for a read, explains a silence of `span`, at whose begin `before` was read. One that computed all
     /// the time is not late, whatever it computes.
     pub(super) fn were_late(self, before: Self, span: Duration) -> bool {
         let most = span / 2;
         let ran = self.ran.saturating_sub(before.ran);
-        self.waited.saturating_sub(before.waited) > most || (self.runnable && ran < most)
+        let starved = self.waited.saturating_sub(before.waited) > most || (self.runnable && ran < most);
+        starved || (self.reading && before.reading)
     }
 }
 
@@ -42,6 +51,7 @@ impl Add for Turns {
             ran: self.ran + other.ran,
             waited: self.waited + other.waited,
             runnable: self.runnable || other.runnable,
+            reading: self.reading || other.reading,
         }
     }
 }
@@ -57,7 +67,7 @@ fn parse(counted: &str, stat: &str) -> Option<Turns> {
     let mut numbers = counted.split_whitespace().map(|number| number.parse().ok().map(Duration::from_nanos));
     let (ran, waited) = (numbers.next()??, numbers.next()??);
     let state = stat.rsplit_once(") ")?.1;
-    Some(Turns { ran, waited, runnable: state.starts_with('R') })
+    Some(Turns { ran, waited, runnable: state.starts_with('R'), reading: state.starts_with('D') })
 }
 
 #[cfg(test)]
@@ -72,7 +82,12 @@ mod tests {
     const SPAN: Duration = Duration::from_millis(250);
 
     fn turns(ran: u64, waited: u64, runnable: bool) -> Turns {
-        Turns { ran: Duration::from_millis(ran), waited: Duration::from_millis(waited), runnable }
+        Turns {
+            ran: Duration::from_millis(ran),
+            waited: Duration::from_millis(waited),
+            runnable,
+            reading: false,
+        }
     }
 
     #[test]
@@ -95,10 +110,21 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_read_from_begin_to_end_is_late() {
+        let (waits, moves) = (Turns { reading: true, ..turns(5, 7, false) }, turns(5, 7, false));
+        assert!(waits.were_late(waits, SPAN));
+        assert!(!waits.were_late(moves, SPAN) && !moves.were_late(waits, SPAN));
+    }
+
+    #[test]
     fn what_the_kernel_says_is_read() {
         let stat = "123 (nginx: ) R S) R 1 123 123 0 -1 4194560";
         assert_eq!(parse("5000000 7000000 12\n", stat), Some(turns(5, 7, true)));
         assert_eq!(parse("5000000 7000000 12\n", "123 (sh) S 1 1"), Some(turns(5, 7, false)));
+        assert_eq!(
+            parse("5000000 7000000 12\n", "123 (nginx) D 1 1"),
+            Some(Turns { reading: true, ..turns(5, 7, false) })
+        );
         assert_eq!(parse("", stat), None);
         assert_eq!(parse("1 2 3", "123"), None);
     }
@@ -127,6 +153,31 @@ mod tests {
                 _ = child.kill();
                 _ = child.wait();
             }
+        }
+    }
+
+    /// A process that nothing interrupts looks to the kernel as one that waits for a disk: here the parent of a vfork.
+    #[test]
+    fn the_kernel_tells_who_waits_for_a_read() {
+        let mut started = Started(Vec::new());
+        let vfork = "import ctypes, time; ctypes.CDLL(None).vfork() or time.sleep(60)";
+        let child = Command::new("python3").args(["-c", vfork]).spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        started.0.push(child);
+        let began = Instant::now();
+        let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        while children().is_empty() || !Turns::of(pid).is_some_and(Turns::waits_for_a_read) {
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", Turns::of(pid));
+            std::thread::yield_now();
+        }
+        let before = Turns::of(pid).unwrap();
+        std::thread::sleep(SPAN);
+        assert!(Turns::of(pid).unwrap().were_late(before, began.elapsed()));
+        for child in children().split_whitespace() {
+            _ = nix::sys::signal::kill(
+                Pid::from_raw(child.parse().unwrap()),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
     }
 

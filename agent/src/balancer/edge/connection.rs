@@ -20,8 +20,12 @@ use crate::balancer::wire::{boolean, duration, uint};
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to send the whole request; a GET has no body worth waiting for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// No progress of a response towards a client that does not read.
-const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that takes nothing for so long has gone; one that pauses for a minute has not. What Envoy sees of a slow one may
+/// be some seconds old, and two minutes are promised. Before an answer begins there is a shorter bound: see
+/// [`crate::balancer::deadline`].
+pub(super) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(125);
+/// The same after Envoy has written its last byte and closes the connection.
+const CLOSE_TIMEOUT: Duration = STREAM_IDLE_TIMEOUT;
 /// A browser's keep-alive connection between two reads of the page.
 const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Below Envoy's 60, and what nginx takes too (`large_client_header_buffers`): cookies of other programs on the same
@@ -45,6 +49,21 @@ const H2_EMPTY_FRAMES: u32 = 1;
 
 const ROUTER: &str = "envoy.filters.http.router";
 
+/// What sends a request on.
+pub(in crate::balancer) fn router() -> HttpFilter {
+    let router = Router {
+        // Neither `x-envoy-*` headers to the public nor per-request statistics nobody reads: both cost throughput.
+        suppress_envoy_headers: true,
+        dynamic_stats: boolean(false),
+        ..Default::default()
+    };
+    HttpFilter {
+        name: ROUTER.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(router))),
+        ..Default::default()
+    }
+}
+
 /// HTTP/1.0 is what `ab` and an nginx with a bare `proxy_pass` speak. Whoever names no host means this fleet, but where he
 /// is to be redirected nobody knows to which name: that is Envoy's 400.
 fn http_1(routes: &RouteSpecifier) -> core::Http1ProtocolOptions {
@@ -63,19 +82,9 @@ pub(super) fn connection_manager(
     settings: &EdgeSettings,
 ) -> HttpConnectionManager {
     let log_from = settings.log_from;
-    let router = Router {
-        // Neither `x-envoy-*` headers to the public nor per-request statistics nobody reads: both cost throughput.
-        suppress_envoy_headers: true,
-        dynamic_stats: boolean(false),
-        ..Default::default()
-    };
     HttpConnectionManager {
         stat_prefix: listener.to_owned(),
-        http_filters: vec![HttpFilter {
-            name: ROUTER.to_owned(),
-            config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(router))),
-            ..Default::default()
-        }],
+        http_filters: vec![router()],
         early_header_mutation_extensions: vec![headers::stripped(settings.trusted_proxies > 0)],
         // The peer is the client, or behind this many proxies whom the first of them names in `x-forwarded-for`.
         use_remote_address: boolean(true),
@@ -93,6 +102,7 @@ pub(super) fn connection_manager(
         request_headers_timeout: duration(HEADERS_TIMEOUT),
         request_timeout: duration(REQUEST_TIMEOUT),
         stream_idle_timeout: duration(STREAM_IDLE_TIMEOUT),
+        delayed_close_timeout: duration(CLOSE_TIMEOUT),
         max_request_headers_kb: uint(MAX_HEADERS_KB),
         common_http_protocol_options: Some(core::HttpProtocolOptions {
             idle_timeout: duration(CONNECTION_IDLE_TIMEOUT),

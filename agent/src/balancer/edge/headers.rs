@@ -39,7 +39,7 @@ const FROM_OTHER_PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-request-id"]
 
 /// On what Envoy answers by itself: a line of text that is nothing else, belongs to one moment and into no frame. nginx
 /// says the same of its own answers, so these are for those alone.
-const ON_OWN_ANSWERS: [(&str, &str); 3] = [
+pub(in crate::balancer) const OWN_ANSWERS: [(&str, &str); 3] = [
     ("x-content-type-options", "nosniff"),
     ("cache-control", "no-store"),
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
@@ -78,7 +78,7 @@ pub(super) fn own_answers() -> LocalReplyConfig {
             filter: Some(AccessLogFilter {
                 filter_specifier: Some(FilterSpecifier::StatusCodeFilter(any_status)),
             }),
-            headers_to_add: ON_OWN_ANSWERS.map(|(name, value)| header(name, value)).into(),
+            headers_to_add: OWN_ANSWERS.map(|(name, value)| header(name, value)).into(),
             ..Default::default()
         }],
         ..Default::default()
@@ -100,7 +100,7 @@ fn none_of(words: &[&str]) -> String {
 }
 
 /// A header of an answer, in place of any of that name.
-pub(super) fn header(name: &str, value: &str) -> HeaderValueOption {
+pub(in crate::balancer) fn header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..Default::default() }),
         append_action: OverwriteIfExistsOrAdd.into(),

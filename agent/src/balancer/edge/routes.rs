@@ -15,12 +15,13 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{
 use envoy_types::util::pack_any;
 
 use super::EDGE;
+use super::connection::STREAM_IDLE_TIMEOUT;
 use super::headers::header;
 use crate::balancer::cluster::{CLUSTER, HEALTH_PATH};
+use crate::balancer::deadline::ATTEMPTS;
 use crate::balancer::wire::{duration, uint};
 
-/// Nothing in either direction for so long ends a request: 504 when no node answered. An overall timeout of the same
-/// length was rejected, because it would cut a large file of the user's own site off in the middle.
+/// For `/healthz`, which is short: nothing in either direction for so long ends a request, with 504 when no node answered.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The first byte after which a second node is asked as well. 30 ms ejected healthy nodes on a busy machine; above
 /// 250 ms people notice a frozen one.
@@ -28,10 +29,12 @@ const PER_TRY_TIMEOUT: Duration = Duration::from_millis(150);
 /// A node that just died has the fewest requests in flight, so a full scan chooses it again and again until it is
 /// ejected; on a busy machine that takes Envoy's main thread some milliseconds. Three attempts within 11 ms were once all
 /// spent on it (a 503 in five kills with no core idle).
-const RETRIES: u32 = 5;
+///
+/// One more than that many nodes are asked, because the last attempt goes to [`crate::balancer::deadline`].
+pub(in crate::balancer) const RETRIES: u32 = 6;
 /// How often the balancer is asked again for a host that has not been tried; the default of 1 gives up too early.
 const HOST_SELECTION_ATTEMPTS: i64 = 5;
-/// At once first, patiently later: half of 2, 6, 14 and twice 25 ms on average, 36 ms in all.
+/// At once first, patiently later: half of 2, 6, 14 and three times 25 ms on average, 48 ms in all.
 const RETRY_BACK_OFF: Duration = Duration::from_millis(2);
 const RETRY_BACK_OFF_MAX: Duration = Duration::from_millis(25);
 /// `reset` also repeats what a node may have begun to answer: only for methods that change nothing.
@@ -52,9 +55,19 @@ const WELL_KNOWN_PATH: &str = r"/\.well-known/([^?./][^?/]*/)*([^?./][^?/]*)?(\?
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 
+/// How a request is sent on.
+enum To {
+    /// Whatever is asked for: within seconds it is answered, and then it may take its time.
+    Nodes,
+    /// While there is no node: an attempt that waits for one would be in vain.
+    Nobody,
+    /// Something short.
+    Health,
+}
+
 /// To the nodes: dotfiles are refused but for `/.well-known/`, reading goes to nginx, everything else is told what is allowed.
-pub(in crate::balancer) fn routes() -> RouteConfiguration {
-    let forward = route::Action::Route(forward());
+pub(in crate::balancer) fn routes(is_empty: bool) -> RouteConfiguration {
+    let forward = route::Action::Route(forward(if is_empty { To::Nobody } else { To::Nodes }));
     configuration(vec![well_known(forward.clone()), dotfiles(), reading(forward), others()])
 }
 
@@ -68,7 +81,7 @@ pub(super) fn redirects(port: u16) -> RouteConfiguration {
             headers: vec![matching(":method", METHODS)],
             ..Default::default()
         }),
-        action: Some(route::Action::Route(forward())),
+        action: Some(route::Action::Route(forward(To::Health))),
         ..Default::default()
     };
     let elsewhere = route::Action::Redirect(RedirectAction {
@@ -137,11 +150,15 @@ fn others() -> Route {
 }
 
 /// To nginx, with all that makes a dying node invisible. Only routes for [`METHODS`] use it.
-fn forward() -> RouteAction {
+fn forward(to: To) -> RouteAction {
+    let (cluster, idle_timeout) = match to {
+        To::Nodes => (ATTEMPTS, STREAM_IDLE_TIMEOUT),
+        To::Nobody | To::Health => (CLUSTER, SILENCE),
+    };
     RouteAction {
-        cluster_specifier: Some(ClusterSpecifier::Cluster(CLUSTER.to_owned())),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
         timeout: duration(Duration::ZERO),
-        idle_timeout: duration(SILENCE),
+        idle_timeout: duration(idle_timeout),
         // The slow attempt goes on beside the new one, and the first answer wins: a node that was only slow is
         // not lost.
         hedge_policy: Some(HedgePolicy { hedge_on_per_try_timeout: true, ..Default::default() }),

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::balancer::edge::RETRIES;
 use crate::fleet::{Change, KeySpace, Node, NodeState, Ports, Put, node_value};
 
 fn settings() -> EdgeSettings {
@@ -48,7 +49,7 @@ fn roster(entries: &[Change]) -> Roster {
 }
 
 fn decoded<T: Message + Default>(snapshot: &Snapshot, kind: ResourceType) -> T {
-    let [resource] = snapshot.resources(kind) else { panic!("one resource of each kind") };
+    let resource = &snapshot.resources(kind)[0];
     assert_eq!(resource.body.type_url, kind.type_url());
     T::decode(resource.body.value.as_slice()).unwrap()
 }
@@ -88,6 +89,29 @@ fn a_change_of_endpoints_changes_no_other_version() {
     for kind in ResourceType::ALL {
         assert_eq!(one.version(kind) != two.version(kind), kind == ResourceType::Endpoints, "{kind:?}");
     }
+}
+
+#[test]
+fn without_nodes_nobody_waits_for_one() {
+    let routed = |roster: &Roster| {
+        let routes: RouteConfiguration = decoded(&Snapshot::of(roster, &settings()), ResourceType::Routes);
+        format!("{:?}", routes.virtual_hosts[0].routes.last_chunk::<2>().unwrap()[0].action)
+    };
+    assert!(routed(&Roster::default()).contains("Cluster(\"nginx\")"));
+    assert!(routed(&roster(&[entry(1, NodeState::Draining, 3)])).contains("Cluster(\"nginx\")"));
+    assert!(routed(&roster(&[entry(1, NodeState::Serving, 3)])).contains("Cluster(\"attempts\")"));
+}
+
+#[test]
+fn each_attempt_but_the_last_goes_to_the_nodes() {
+    let snapshot = Snapshot::of(&Roster::default(), &settings());
+    let names: Vec<&str> =
+        snapshot.resources(ResourceType::Clusters).iter().map(|resource| resource.name.as_str()).collect();
+    assert_eq!(names, ["nginx", "attempts", "deadline"]);
+    let attempts =
+        Cluster::decode(snapshot.resources(ResourceType::Clusters)[1].body.value.as_slice()).unwrap();
+    let text = String::from_utf8_lossy(&attempts.encode_to_vec()).into_owned();
+    assert_eq!((text.matches("nginx").count(), text.matches("deadline").count()), (RETRIES as usize, 1));
 }
 
 #[test]

@@ -233,9 +233,16 @@ async fn the_edge_refuses_what_nobody_should_ask() {
     assert_eq!(fetch(edge, "GET", LATE_PATH).await.unwrap().status, 200);
 
     // Both take longer than the patience with silence, so they share the wait.
-    let (slow, silent) = tokio::join!(fetch(edge, "GET", SLOW_PATH), fetch(edge, "GET", SILENT_PATH));
+    let began = std::time::Instant::now();
+    let silent = async { (fetch(edge, "GET", SILENT_PATH).await, began.elapsed()) };
+    let (slow, (silent, after)) = tokio::join!(fetch(edge, "GET", SLOW_PATH), silent);
     assert_eq!(slow.unwrap().body, ".".repeat(SLOW_PIECES), "a long answer is not cut off");
-    assert_eq!(silent.unwrap().status, 504);
+    let silent = silent.unwrap();
+    assert_eq!(silent.status, 504);
+    assert!((4..30).contains(&after.as_secs()), "a silent node is waited for {after:?}");
+    assert!(silent.head.contains("\r\nx-content-type-options: nosniff"), "{}", silent.head);
+    assert!(silent.head.contains("\r\ncache-control: no-store"), "{}", silent.head);
+    assert!(!silent.head.contains("server: envoy") && !silent.head.contains("x-envoy"), "{}", silent.head);
 }
 
 #[tokio::test]
@@ -268,6 +275,7 @@ async fn short_of_memory_envoy_sheds_load_and_recovers() {
         })
         .await
     };
+    let under_way = tokio::spawn(fetch(edge, "GET", SLOW_PATH));
     press("0.96");
     let shed = wait(Some(503)).await.unwrap();
     assert!(shed.head.contains("\r\nx-content-type-options: nosniff\r\n"), "{}", shed.head);
@@ -276,7 +284,9 @@ async fn short_of_memory_envoy_sheds_load_and_recovers() {
     press("0.1");
     wait(Some(200)).await;
     let actions = envoy.admin("/stats?filter=overload.*active").await.unwrap();
-    assert_eq!(actions.matches("overload_actions").count(), 6, "{actions}");
+    assert_eq!(actions.matches("overload_actions").count(), 5, "{actions}");
+    let whole = under_way.await.unwrap().expect("an answer that had begun is not cut off");
+    assert_eq!(whole.body, ".".repeat(SLOW_PIECES));
     assert!(!envoy.log().to_lowercase().contains("deprecated"), "{}", envoy.log());
 }
 

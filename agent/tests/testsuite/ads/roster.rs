@@ -1,15 +1,25 @@
 //! Rosters to publish.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use muster::balancer::EdgeSettings;
 use muster::balancer::xds::Published;
 use muster::fleet::{Change, KeySpace, Node, NodeState, Ports, Put, Roster, node_value};
 
+thread_local! {
+    /// One for each test, which has its thread: at a fixed port of it Envoy opens what answers late.
+    static OWN: Ipv4Addr = {
+        static COUNT: AtomicU8 = AtomicU8::new(1);
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        Ipv4Addr::new(127, high | 0x40, low, COUNT.fetch_add(1, Ordering::Relaxed))
+    };
+}
+
 /// A port of 0 lets Envoy choose a free one.
 pub fn settings() -> EdgeSettings {
     EdgeSettings {
-        listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+        listen: SocketAddrV4::new(OWN.with(|own| *own), 0),
         prefix: "/muster".to_owned(),
         log_from: Some(400),
         trusted_proxies: 0,

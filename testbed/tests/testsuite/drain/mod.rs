@@ -1,5 +1,6 @@
 //! A drain is proven by acknowledgement: who is waited for, for how long, and what is said about it.
 
+mod download;
 mod envoys;
 mod fleet;
 mod held;

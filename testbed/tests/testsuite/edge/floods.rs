@@ -17,13 +17,15 @@ use super::frames::{
 
 /// How long each goes on, over one connection after the other.
 const LENGTH: Duration = Duration::from_secs(2);
-/// More than one connection is let send; what comes after the cut is thrown away until Envoy closes a second later.
+/// More than one connection is let send.
 const MOST_FRAMES: u32 = 100_000;
 const FRAMES_A_WRITE: u32 = 400;
 /// Bound of one flood; they end within a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Streams that are never read: above Envoy's patience with them of 10 s.
-const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing that is read at all is left unread for so long.
+const UNREAD: Duration = Duration::from_secs(3);
+/// Streams that are never read: above Envoy's patience with them of 125 s.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(200);
 
 /// A client of HTTP/2 that misbehaves.
 struct Flood {
@@ -106,32 +108,42 @@ fn floods() -> [Flood; 8] {
 }
 
 impl Flood {
-    /// How many frames were sent until the connection was cut.
-    ///
-    /// # Errors
-    /// When it was not.
+    /// How many frames were sent until the connection was closed, not read any more, said to be over, or had enough of
+    /// them: whether that was Envoy's cut its counter says.
     async fn pour(&self, edge: SocketAddrV4) -> anyhow::Result<u32> {
-        let mut socket = TcpStream::connect(edge).await?;
+        let (mut read, mut write) = TcpStream::connect(edge).await?.into_split();
         let opening = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &self.opening].concat();
-        socket.write_all(&opening).await?;
+        write.write_all(&opening).await?;
         let mut sent = 0;
-        while sent < MOST_FRAMES {
-            let rounds = (sent..sent + FRAMES_A_WRITE).flat_map(self.round).collect::<Vec<u8>>();
-            sent += FRAMES_A_WRITE;
-            match timeout(PATIENCE, socket.write_all(&rounds)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Ok(sent),
-                // It reads no more: then it must have said good-bye.
-                Err(_) => break,
+        let pour = async {
+            while sent < MOST_FRAMES {
+                let rounds = (sent..sent + FRAMES_A_WRITE).flat_map(self.round).collect::<Vec<u8>>();
+                sent += FRAMES_A_WRITE;
+                // Closed, or not read any more: Envoy's counter tells later whether that was the cut.
+                if !matches!(timeout(UNREAD, write.write_all(&rounds)).await, Ok(Ok(()))) {
+                    return;
+                }
             }
-        }
-        let closed = timeout(PATIENCE, async {
-            let mut rest = Vec::new();
-            while !matches!(socket.read_buf(&mut rest).await, Ok(0) | Err(_)) {
-                rest.clear();
+        };
+        // Of most floods Envoy says that it is over; the connection itself it leaves open for its last words.
+        let cut = async {
+            let mut seen = Vec::new();
+            while !matches!(read.read_buf(&mut seen).await, Ok(0) | Err(_)) {
+                while let Some(kind) = take(&mut seen) {
+                    if kind == GOAWAY {
+                        return;
+                    }
+                }
             }
-        });
-        closed.await.with_context(|| format!("{}: still open after {sent} frames", self.name))?;
+        };
+        let ended = async {
+            tokio::select! {
+                () = pour => {}
+                () = cut => {}
+            }
+        };
+        let ended = timeout(PATIENCE, ended).await;
+        ended.with_context(|| format!("{}: not cut off after {sent} frames", self.name))?;
         Ok(sent)
     }
 }

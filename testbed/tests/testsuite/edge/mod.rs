@@ -3,4 +3,5 @@
 mod floods;
 mod frames;
 mod raw;
+mod slow;
 mod table;

@@ -66,7 +66,7 @@ impl UnderWay {
         Ok(Self { stream, read })
     }
 
-    /// Reads a little: the edge takes somebody who reads nothing for ten seconds for gone.
+    /// Reads a little: the edge takes somebody who reads nothing for two minutes for gone.
     async fn go_on(&mut self) -> anyhow::Result<()> {
         let mut part = vec![0; 1 << 20];
         self.stream.read_exact(&mut part).await?;
