@@ -24,8 +24,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// be some seconds old, and two minutes are promised. Before an answer begins there is a shorter bound: see
 /// [`crate::balancer::deadline`].
 pub(super) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(125);
-/// The same after Envoy has written its last byte and closes the connection.
-const CLOSE_TIMEOUT: Duration = STREAM_IDLE_TIMEOUT;
+/// How long a connection that Envoy has closed may make no progress with the tail of its last answer. With the default of
+/// 1 s a client at 10 kB/s lost its tail; with two minutes a flood of connections that are cut off, each of which stays for
+/// so long, would take all that there may be.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A browser's keep-alive connection between two reads of the page.
 const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Below Envoy's 60, and what nginx takes too (`large_client_header_buffers`): cookies of other programs on the same
