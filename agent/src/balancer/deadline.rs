@@ -137,7 +137,6 @@ fn late() -> HttpFault {
         delay: Some(FaultDelay {
             percentage: Some(always),
             fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(duration(DELAY).unwrap_or_default())),
-            ..Default::default()
         }),
         ..Default::default()
     }
