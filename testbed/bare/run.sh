@@ -37,6 +37,8 @@ main() {
   [[ $(id -u) == 0 ]] || fail "the bare machines need root: debootstrap makes a root file system"
   is_debian || fail "the bare machines need Debian: debootstrap makes their root file system from this machine's own mirror"
   need_engine
+  # For the machines, and for the images that stand in: nobody else may have brought them yet.
+  images/parts.sh compose buildx
   [[ -z $(git status --porcelain) ]] || say "not committed, so not tried: $(git status --porcelain | head -n 3 | tr '\n' ' ')"
   prepare
   for part; do step "$part"; done
