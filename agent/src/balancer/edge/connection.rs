@@ -25,9 +25,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// [`crate::balancer::deadline`].
 pub(super) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(125);
 /// How long a connection that Envoy has closed may make no progress with the tail of its last answer. With the default of
-/// 1 s a client at 10 kB/s lost its tail; with two minutes a flood of connections that are cut off, each of which stays for
-/// so long, would take all that there may be.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
+/// 1 s a client at 10 kB/s lost its tail. Much longer is bad for others: connections that are cut off for a flood stay for so
+/// long, and so do those of clients that read Envoy's own answers to their very end and not by their length.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A browser's keep-alive connection between two reads of the page.
 const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Below Envoy's 60, and what nginx takes too (`large_client_header_buffers`): cookies of other programs on the same

@@ -299,13 +299,31 @@ fn http(address: SocketAddr, method: &str, path: &str) -> Result<Answer, String>
         let mut stream = TcpStream::connect_timeout(&address, HTTP_BOUND)?;
         stream.set_read_timeout(Some(HTTP_BOUND))?;
         write!(stream, "{method} {path} HTTP/1.1\r\nHost: fleet\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut answer = Vec::new();
+        // Not to the end of the connection, which Envoy holds open for a while after an answer of its own.
+        let mut part = [0; 4096];
+        while !is_whole(&answer, method) {
+            match stream.read(&mut part)? {
+                0 => break,
+                length => answer.extend(&part[..length]),
+            }
+        }
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = exchange().map_err(|error| format!("{address}: {error}"))?;
     let (head, body) =
         answer.split_once("\r\n\r\n").ok_or_else(|| format!("{address} answers {answer:?}"))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok(Answer { status: status.ok_or_else(|| format!("{address} answers {head:?}"))?, body: body.to_owned() })
+}
+
+/// Whether the head has come, and as much after it as it says.
+fn is_whole(answer: &[u8], method: &str) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().ok())?
+    });
+    method == "HEAD" || length.is_some_and(|length| body.len() >= length)
 }
