@@ -184,7 +184,7 @@ async fn whoever_reads_gets_all_of_it_and_who_has_gone_is_given_up() -> anyhow::
         let edge = bed.envoy().edge;
         let (minute, nearly) = (Duration::from_secs(60), PROMISED - Duration::from_secs(3));
         // Below what Envoy gives a connection that it closes after its answer.
-        let tail = Duration::from_secs(3);
+        let tail = Duration::from_secs(2);
         let (small, large) = (64 << 10, 8 << 20);
         let http1 = |from| Download::http1(edge, from);
         let http2 = |from, window| Download::http2(edge, from, window);
