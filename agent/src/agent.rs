@@ -79,7 +79,7 @@ pub async fn run(flags: RunFlags, supervisor: Supervisor, signals: UnboundedRece
 
     let mut tasks = JoinSet::new();
     let served_too = served.clone();
-    let site = nginx.is_some().then(|| Site::as_found(&flags.site));
+    let site = nginx.as_ref().map(|nginx| Site::as_found(&flags.site, nginx.site.is_some()));
     let parts =
         Parts { metrics, tls, etcd, name, instance, control, health, served: served_too, question, site };
     let wiring = wiring::start(&flags, parts, &mut tasks)?;
@@ -173,8 +173,9 @@ impl Node {
         let end = if result == DrainResult::Forced {
             self.served.stop_fast(FAST_BOUND).await
         } else {
+            let left = last_request.saturating_duration_since(std::time::Instant::now());
             tokio::select! {
-                end = self.served.stop(signal, last_request.saturating_duration_since(std::time::Instant::now())) => end,
+                end = self.served.stop(signal, left) => end,
                 () = second(signals) => self.served.stop_fast(FAST_BOUND).await,
             }
         };

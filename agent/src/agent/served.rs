@@ -14,7 +14,7 @@ use tracing::info;
 use super::Unusable;
 use crate::config::RunFlags;
 use crate::process::command::{Command, Exit};
-use crate::process::nginx::{Limits, Nginx, holds_a_file};
+use crate::process::nginx::{Limits, Nginx, PrepareError, holds_a_file};
 use crate::process::readiness::Question;
 use crate::process::sandbox::Sandbox;
 use crate::process::served::{CHECK_BOUND, ChildSpec, Served};
@@ -56,7 +56,7 @@ pub(super) async fn served(
         sandbox: None,
     };
     wait_for_port(listen).await?;
-    prepare(&nginx)?;
+    nginx.make_directories().map_err(unusable)?;
     if let Err(why) = enter_sandbox(&mut nginx, &supervisor).await? {
         info!(why, "nginx runs without a sandbox: no link in the site is followed");
         nginx.sandbox = None;
@@ -70,7 +70,11 @@ pub(super) async fn served(
 }
 
 fn prepare(nginx: &Nginx) -> Result<()> {
-    Ok(nginx.prepare().map_err(|error| Unusable(format!("{error} (--dir, --run-dir, --site)")))?)
+    Ok(nginx.prepare().map_err(unusable)?)
+}
+
+fn unusable(error: PrepareError) -> Unusable {
+    Unusable(format!("{error} (--dir, --run-dir, --site)"))
 }
 
 /// A site that holds the agent's keys, or below which they are mounted once more, would publish them.

@@ -30,9 +30,10 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn as_found(dir: &Path) -> Self {
+    /// `served`: whether nginx was configured to serve it.
+    pub fn as_found(dir: &Path, served: bool) -> Self {
         let identity = fs::metadata(dir).ok().map(|found| (found.dev(), found.ino()));
-        Self { dir: dir.to_owned(), identity, served: holds_a_file(dir) }
+        Self { dir: dir.to_owned(), identity, served }
     }
 
     /// Why what is there now is not what people get; `None` while it is.
@@ -77,7 +78,7 @@ fn unreadable(path: &Path, depth: usize, asked: &mut usize) -> Option<PathBuf> {
         .find_map(|entry| unreadable(&entry.path(), depth - 1, asked))
 }
 
-/// What nginx serves to nobody need not be readable.
+/// Dotfiles are not served, so they may be unreadable.
 fn hidden(entry: &fs::DirEntry) -> bool {
     let name = entry.file_name();
     name.as_encoded_bytes().starts_with(b".") && name != ".well-known"
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn changed_files_are_no_trouble() {
         let (_tmp, dir) = site();
-        let site = Site::as_found(&dir);
+        let site = Site::as_found(&dir, true);
         fs::write(dir.join("sub/index.html"), "v2").unwrap();
         fs::write(dir.join("new.html"), "new").unwrap();
         std::os::unix::fs::symlink("/nowhere", dir.join("broken")).unwrap();
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn a_directory_that_was_replaced_or_removed_is_said() {
         let (tmp, dir) = site();
-        let site = Site::as_found(&dir);
+        let site = Site::as_found(&dir, true);
         fs::rename(&dir, tmp.path().join("old")).unwrap();
         assert!(said(&site).contains("was removed"), "{site:?}");
         fs::create_dir(&dir).unwrap();
@@ -140,7 +141,8 @@ mod tests {
     #[test]
     fn what_was_empty_at_the_start_is_said_once_it_holds_something() {
         let tmp = tempfile::tempdir().unwrap();
-        let (there, missing) = (Site::as_found(tmp.path()), Site::as_found(&tmp.path().join("later")));
+        let (there, missing) =
+            (Site::as_found(tmp.path(), false), Site::as_found(&tmp.path().join("later"), false));
         assert_eq!((there.trouble(), missing.trouble()), (None, None));
         fs::create_dir(tmp.path().join("later")).unwrap();
         fs::write(tmp.path().join("later/index.html"), "v1").unwrap();

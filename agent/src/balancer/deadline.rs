@@ -12,8 +12,7 @@ use envoy_types::pb::envoy::config::cluster::v3::{Cluster, cluster};
 use envoy_types::pb::envoy::config::core::v3::{DataSource, TrafficDirection, data_source::Specifier};
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener};
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route,
-    route_match::PathSpecifier,
+    DirectResponseAction, Route, RouteConfiguration, VirtualHost, route,
 };
 use envoy_types::pb::envoy::extensions::clusters::composite::v3::{
     ClusterConfig, cluster_config::ClusterEntry,
@@ -31,8 +30,8 @@ use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::
 use envoy_types::util::pack_any;
 
 use super::cluster::{CLUSTER, circuit_breakers, load_assignment_of};
-use super::edge::{OWN_ANSWERS, RETRIES, header, manager, router};
-use super::wire::duration;
+use super::edge::{OWN_ANSWERS, RETRIES, everything, header, manager, router};
+use super::wire::{address, duration};
 
 /// The cluster that requests are routed to: each attempt to the nodes, and the last one here.
 pub(super) const ATTEMPTS: &str = "attempts";
@@ -41,8 +40,8 @@ const DEADLINE: &str = "deadline";
 /// After the last of the others, which is made when the ones before have been silent for 0.15 s each: 5 s in all.
 const DELAY: Duration = Duration::from_millis(4_000);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Where the listener is: nobody but this Envoy has to reach it. Two in one network namespace share it, and either may
-/// answer.
+/// Port of the listener, on loopback: only Envoy itself connects to it. Two Envoys in one network namespace share the port,
+/// and either answers.
 const PORT: u16 = 18_504;
 
 const COMPOSITE: &str = "envoy.clusters.composite";
@@ -72,7 +71,7 @@ pub(super) fn clusters(edge: SocketAddrV4) -> [Cluster; 2] {
             cluster::DiscoveryType::Static.into(),
         )),
         connect_timeout: duration(CONNECT_TIMEOUT),
-        load_assignment: Some(load_assignment_of(DEADLINE, &[address(edge)])),
+        load_assignment: Some(load_assignment_of(DEADLINE, &[socket(edge)])),
         circuit_breakers: Some(circuit_breakers()),
         ..Default::default()
     };
@@ -83,10 +82,7 @@ pub(super) fn clusters(edge: SocketAddrV4) -> [Cluster; 2] {
 pub(super) fn listener(edge: SocketAddrV4) -> Listener {
     let answer = Route {
         name: DEADLINE.to_owned(),
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-            ..Default::default()
-        }),
+        r#match: Some(everything()),
         action: Some(route::Action::DirectResponse(DirectResponseAction {
             status: 504,
             body: Some(DataSource {
@@ -124,7 +120,7 @@ pub(super) fn listener(edge: SocketAddrV4) -> Listener {
     };
     Listener {
         name: DEADLINE.to_owned(),
-        address: super::wire::address(address(edge)),
+        address: address(socket(edge)),
         traffic_direction: TrafficDirection::Outbound.into(),
         filter_chains: vec![FilterChain { filters: vec![manager(connections)], ..Default::default() }],
         ..Default::default()
@@ -143,7 +139,7 @@ fn late() -> HttpFault {
 }
 
 /// On the edge's own loopback address, where it has one.
-fn address(edge: SocketAddrV4) -> SocketAddrV4 {
+fn socket(edge: SocketAddrV4) -> SocketAddrV4 {
     let ip = if edge.ip().is_loopback() { *edge.ip() } else { Ipv4Addr::LOCALHOST };
     SocketAddrV4::new(ip, PORT)
 }

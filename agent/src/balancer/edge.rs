@@ -21,7 +21,7 @@ use super::wire::{address, over_ads, uint};
 use connection::connection_manager;
 pub(super) use connection::router;
 pub(super) use headers::{OWN_ANSWERS, header};
-pub(super) use routes::{RETRIES, routes};
+pub(super) use routes::{RETRIES, everything, routes};
 
 /// Name of the plain listener, and of the routes to the nodes, whichever listener has them.
 pub(super) const EDGE: &str = "edge";

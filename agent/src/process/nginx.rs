@@ -93,12 +93,20 @@ fn is_generated(name: &str) -> bool {
 }
 
 impl Nginx {
-    /// Makes the directories and writes the configuration and `healthz`. May be called again before a reload.
-    pub fn prepare(&self) -> Result<(), PrepareError> {
-        let conf = self.configuration()?;
+    /// Makes the directories, which [`Nginx::opens`] needs. Before that it looks whether they can be named.
+    pub fn make_directories(&self) -> Result<(), PrepareError> {
         for dir in [&self.dir, &self.run_dir] {
+            quoted(dir)?;
             fs::create_dir_all(dir).map_err(|source| PrepareError::Write { path: dir.clone(), source })?;
         }
+        Ok(())
+    }
+
+    /// Makes the directories and writes the configuration and `healthz`. May be called again before a reload. Looks through
+    /// the whole site.
+    pub fn prepare(&self) -> Result<(), PrepareError> {
+        let conf = self.configuration()?;
+        self.make_directories()?;
         write(&self.run_dir, "headers.conf", HEADERS)?;
         write(&self.run_dir, "generated.conf", GENERATED_HEADERS)?;
         write(&self.run_dir, "site.conf", SITE_HEADERS)?;

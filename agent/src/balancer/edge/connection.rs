@@ -66,8 +66,8 @@ pub(in crate::balancer) fn router() -> HttpFilter {
     }
 }
 
-/// HTTP/1.0 is what `ab` and an nginx with a bare `proxy_pass` speak. Whoever names no host means this fleet, but where he
-/// is to be redirected nobody knows to which name: that is Envoy's 400.
+/// HTTP/1.0 is what `ab` and an nginx with a bare `proxy_pass` speak. A request without a host gets this fleet's name. The
+/// listener that redirects has no default, because a redirect needs the host: Envoy answers 400 there.
 fn http_1(routes: &RouteSpecifier) -> core::Http1ProtocolOptions {
     let host = if matches!(routes, RouteSpecifier::Rds(_)) { EDGE } else { "" };
     core::Http1ProtocolOptions {
@@ -110,7 +110,7 @@ pub(super) fn connection_manager(
             idle_timeout: duration(CONNECTION_IDLE_TIMEOUT),
             max_headers_count: uint(MAX_HEADERS),
             // `X_Served_By` and `X-Served-By` are one header to many programs, so the odd one does not get in. To refuse the
-            // request was rejected: people's SDKs and CDNs send such names, and nobody here needs them.
+            // request was rejected: SDKs and CDNs send such names, and no program here reads them.
             headers_with_underscores_action: HeadersWithUnderscoresAction::DropHeader.into(),
             ..Default::default()
         }),

@@ -45,8 +45,7 @@ pub(in crate::balancer) const OWN_ANSWERS: [(&str, &str); 3] = [
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
 ];
 
-/// Taken off every request before anything looks at it: unless a proxy is trusted this Envoy is the first, nobody stands
-/// before it. What Envoy says under such names comes after it.
+/// Removed from every request before anything reads it: without a trusted proxy this Envoy is the first. What Envoy says under such names comes after it.
 pub(super) fn stripped(behind_a_proxy: bool) -> TypedExtensionConfig {
     let by_prefix = FROM_PROXIES.map(|prefix| {
         let pattern = if behind_a_proxy && prefix == FORWARDED {

@@ -184,7 +184,7 @@ fn forward(to: To) -> RouteAction {
     }
 }
 
-fn everything() -> RouteMatch {
+pub(in crate::balancer) fn everything() -> RouteMatch {
     RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() }
 }
 

@@ -9,7 +9,7 @@ impl Nginx {
     /// All that nginx opens, when it is linked statically and does not run as root, who looks users up in /etc.
     ///
     /// The configuration and the generated files are among it: a link in the site can show them, and nothing in them is
-    /// secret. Call it when [`Nginx::prepare`] has made the directories.
+    /// secret. Call it when [`Nginx::make_directories`] has made the directories.
     pub fn opens(&self) -> Opened {
         Opened {
             program: in_path(&self.program),

@@ -89,7 +89,7 @@ impl Nginx {
     }
 
     /// The variable `$shell`: where an address leads that names no file. A script or picture that is gone stays 404, because
-    /// a page in its place is an error that nobody understands: browsers say what they load, everybody else gets the page.
+    /// a browser would report a page in its place as a syntax error. Browsers say what they load; other clients get the page.
     pub(super) fn shell(&self) -> String {
         let Some(page) = &self.fallback.0 else { return String::new() };
         format!(

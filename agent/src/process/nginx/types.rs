@@ -50,8 +50,8 @@ const SHRINKS: [&str; 30] = [
     "text/yaml",
 ];
 
-/// nginx's `types` and `gzip_types`. Text is UTF-8: whoever says nothing means that, and a browser that is told nothing
-/// takes it for something else.
+/// nginx's `types` and `gzip_types`. Text is served as UTF-8, which nearly all of it is; without a charset a
+/// browser guesses another one.
 pub(super) fn directives() -> String {
     let mut by_type: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (extension, kind) in by_extension() {
