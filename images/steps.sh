@@ -58,6 +58,22 @@ install_packages() {
   exec 7>&-
 }
 
+# python_venv DIRECTORY PACKAGE==VERSION...: a virtual environment with exactly these, made anew when they change.
+python_venv() {
+  local directory=$1 log=$CACHE/venv.log made
+  shift
+  made="$directory/made-$(IFS=-; echo "$*")"
+  [[ ! -f $made ]] || return 0
+  rm -rf "$directory"
+  if ! python3 -m venv "$directory" >"$log" 2>&1; then
+    install_packages python3-venv
+    /usr/bin/python3 -m venv "$directory" >"$log" 2>&1 || fail "no virtual environment: $(tail -n 2 "$log")"
+  fi
+  "$directory/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "$@" >"$log" 2>&1 ||
+    fail "pip could not install $*: $(tail -n 2 "$log")"
+  touch "$made"
+}
+
 # how_to_install DEBIAN_PACKAGE...: the command of this distribution, with its own names.
 how_to_install() {
   local package names=()
