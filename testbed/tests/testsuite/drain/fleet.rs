@@ -28,7 +28,7 @@ async fn all_but_one_leave(spared: impl AsyncFn(&Testbed) -> anyhow::Result<u8>)
             bed.agreement(SOON, &bed.up()).await?;
             for client in clients {
                 let answers = client.finish().await;
-                ensure!(answers.failures.is_empty() && answers.asked > 20, "{answers:?}");
+                ensure!(answers.failures.is_empty(), "{answers:?}");
             }
             Ok(())
         })
