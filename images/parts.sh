@@ -103,7 +103,7 @@ get_prometheus() {
 
 get_nginx() {
   local key
-  key=$(cat "$ROOT"/images/nginx/{build.sh,hardened.sh,Cargo.lock} | sha256sum | cut -c1-16)
+  key=$(cat "$ROOT"/images/nginx/{build.sh,hardened.sh,Cargo.lock,brotli/*} | sha256sum | cut -c1-16)
   made nginx "$key" && return
   need_build binutils gcc libc6-dev make musl-tools
   command -v cargo >/dev/null || fail "cargo is missing: it fetches nginx's source. Install Rust with rustup."

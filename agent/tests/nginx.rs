@@ -318,6 +318,8 @@ async fn nginx_has_no_more_than_it_needs() {
     }
     let with: Vec<&str> = said.split_whitespace().filter(|word| word.starts_with("--with-http")).collect();
     assert_eq!(with, ["--with-http_gzip_static_module", "--with-http_stub_status_module"]);
+    let added: Vec<&str> = said.split_whitespace().filter(|word| word.starts_with("--add")).collect();
+    assert_eq!(added, ["--add-module=brotli"]);
     let Some(node) = Node::start(|_, _| {}).await else { return };
     let written = fs::read_to_string(node.nginx.run_dir.join("nginx.conf")).unwrap();
     assert!(!written.contains("location ~"), "a regex in {written}");

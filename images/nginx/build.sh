@@ -52,6 +52,16 @@ for mended in http/ngx_http_request.h=1 core/ngx_open_file_cache.h=2 core/ngx_op
     { echo "error: nginx's ${mended%=*} is not as images/nginx/build.sh expects it" >&2; exit 1; }
 done
 
+# nginx has a module that sends FILE.gz in place of FILE, and none for FILE.br: the same code with the other ending, and with a
+# test of its own for who takes it. Brotli itself is not compiled in: what is sent has been compressed by whoever made the site.
+cp -r "$here/brotli" .
+sed -e 's/gzip_static/brotli_static/g; s/GZIP_STATIC/BROTLI_STATIC/g; s/"gzip"/"br"/; s/"\.gz"/".br"/' \
+  -e "s/\\*p++ = 'g';/*p++ = 'b';/; s/\\*p++ = 'z';/*p++ = 'r';/" -e 's/ngx_http_gzip_ok(r)/ngx_http_brotli_ok(r)/' \
+  -e 's/^#include <ngx_http.h>/&\n#include "accepts.h"/' \
+  src/http/modules/ngx_http_gzip_static_module.c >brotli/ngx_http_brotli_static_module.c
+(($(grep -cE "\"\.br\"|\"br\"|= '[br]';|brotli_ok|accepts.h|\"brotli_static\"" brotli/ngx_http_brotli_static_module.c) == 7)) ||
+  { echo "error: nginx's gzip_static is not as images/nginx/build.sh expects it" >&2; exit 1; }
+
 mkdir bin
 if [[ -z ${CC:-} ]]; then
   # musl-gcc -static-pie links dynamically without a word, so its specs are changed to link a static PIE and nothing else.
@@ -79,7 +89,7 @@ done
 cp "$zlib"/src/zlib/{zlib,zconf}.h zlib
 printf 'INPUT(%s)\n' "$work"/zlib/*.o >zlib/libz.a
 
-# Left in: static, index, try_files, headers, log, map, gzip and gzip_static, limit_conn, limit_req, stub_status, access (stub_status answers to
+# Left in: static, index, try_files, headers, log, map, gzip, gzip_static and brotli_static, limit_conn, limit_req, stub_status, access (stub_status answers to
 # the node only), range and not_modified. Everything else is code that an attacker could reach and nobody here uses.
 without=(
   http_auth_basic_module http_autoindex_module http_browser_module http_charset_module http_empty_gif_module
@@ -95,7 +105,8 @@ auto/configure \
   --pid-path=/run/muster/nginx.pid --lock-path=/run/muster/nginx.lock \
   --error-log-path=stderr --http-log-path=/dev/stdout --http-client-body-temp-path=/run/muster/body \
   --with-cc="$CC" --with-cc-opt="$harden -Izlib" --with-ld-opt='-Wl,-z,relro,-z,now,-z,noexecstack -Lzlib' \
-  --with-http_gzip_static_module --with-http_stub_status_module "${without[@]/#/--without-}" "${configure[@]}" >configure.log 2>&1 ||
+  --with-http_gzip_static_module --with-http_stub_status_module "${without[@]/#/--without-}" \
+  --add-module=brotli "${configure[@]}" >configure.log 2>&1 ||
   { tail -n 20 configure.log >&2; exit 1; }
 env -u MAKEFLAGS make -j"$(nproc)" >make.log 2>&1 || { tail -n 20 make.log >&2; exit 1; }
 

@@ -49,6 +49,9 @@ fn plant(nginx: &mut Nginx, tmp: &Path) -> Vec<&'static str> {
     link(&"/proc/self/root/etc/hosts", "k-through-proc.txt");
     link(&"/dev/stdout", "k-output");
     link(&"missing", "k-broken");
+    fs::write(site.join("packed.js"), "plain").unwrap();
+    link(&outside.join("keys/etcd.key"), "packed.js.gz");
+    link(&"../site-of-others/keys/etcd.key", "packed.js.br");
     nginx.site = Some(site);
     vec![
         "/k-absolute.txt",
@@ -127,6 +130,10 @@ async fn links_are_followed_inside_the_site_and_nowhere_else() {
     }
     assert_eq!(node.get("/directory").header("Location"), Some("/directory/"));
     assert_kept(&node, &outside);
+    for takes in ["gzip", "br"] {
+        let answer = node.ask(&format!("GET /packed.js HTTP/1.1\r\nAccept-Encoding: {takes}\r\n"));
+        assert_eq!((answer.status, answer.body.as_str()), (200, "plain"), "{takes}");
+    }
     // What is linked later is no different, and a reload and its new worker change nothing.
     let site = node.nginx.site.clone().unwrap();
     symlink("../site-of-others/keys/etcd.key", site.join("later.txt")).unwrap();

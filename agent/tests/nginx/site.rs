@@ -112,6 +112,65 @@ async fn what_shrinks_is_compressed_once_for_those_who_ask() {
     node.stop().await;
 }
 
+/// Brotli shrinks more than gzip, so it goes first; nothing is compressed with it here.
+#[tokio::test(flavor = "multi_thread")]
+async fn brotli_beside_a_file_is_sent_to_those_who_take_it() {
+    let text = "all work and no play ".repeat(1_000);
+    let files: [(&str, &[u8]); 6] = [
+        ("app.js", text.as_bytes()),
+        ("app.js.br", b"in brotli"),
+        ("app.js.gz", PACKED),
+        ("one.css", text.as_bytes()),
+        ("one.css.br", b"in brotli"),
+        ("other.js", text.as_bytes()),
+    ];
+    let Some(node) = with(&files, |_| {}).await else { return };
+    for takes in [
+        "br",
+        "BR",
+        "gzip, deflate, br, zstd",
+        "gzip,br",
+        "br;q=0.1",
+        "br ; q=1.0, gzip",
+        "brotli, br",
+        "*, br;q=0.001",
+    ] {
+        let answer = asked_with(&node, "/app.js", &format!("Accept-Encoding: {takes}\r\n"));
+        let (encoding, vary) = (answer.header("Content-Encoding"), answer.header("Vary"));
+        assert_eq!(
+            (encoding, vary, answer.body.as_str()),
+            (Some("br"), Some("Accept-Encoding"), "in brotli")
+        );
+        assert_eq!(answer.header("Content-Type"), Some("text/javascript; charset=utf-8"), "{takes}");
+    }
+    for (takes, encoding) in [
+        ("gzip, br;q=0", Some("gzip")),
+        ("br;q=0.000, gzip", Some("gzip")),
+        ("brotli, gzip", Some("gzip")),
+        ("b, r, gzip;q=0.5", Some("gzip")),
+        ("br x, gzip", Some("gzip")),
+        ("br;", None),
+        ("b", None),
+        ("", None),
+        (",,;,", None),
+    ] {
+        let answer = asked_with(&node, "/app.js", &format!("Accept-Encoding: {takes}\r\n"));
+        assert_eq!(answer.header("Content-Encoding"), encoding, "{takes}");
+        assert_eq!(answer.header("Vary"), Some("Accept-Encoding"), "{takes}: a cache keeps them apart");
+    }
+    let packed_here = asked_with(&node, "/one.css", "Accept-Encoding: gzip\r\n");
+    assert_eq!(packed_here.header("Content-Encoding"), Some("gzip"), "no .gz beside it");
+    let none_beside = asked_with(&node, "/other.js", "Accept-Encoding: br\r\n");
+    assert_eq!((none_beside.header("Content-Encoding"), none_beside.body.len()), (None, text.len()));
+    let itself = asked_with(&node, "/app.js.br", "Accept-Encoding: br\r\n");
+    assert_eq!(
+        (itself.status, itself.header("Content-Encoding")),
+        (200, None),
+        "what is asked for by its name"
+    );
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_has_its_own_page_for_what_is_missing_and_its_well_known_files() {
     let files: [(&str, &[u8]); 4] = [
@@ -190,7 +249,11 @@ async fn only_what_is_named_by_its_content_is_kept_without_asking() {
 /// A build whose files all have one time, deployed twice: the second time with other content of the same length.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_validator_changes_with_the_content_whatever_time_a_file_claims() {
-    let Some(node) = with(&[("app.js", b"first!"), ("lib.js", b"-"), ("lib.js.gz", PACKED)], |_| {}).await
+    let Some(node) = with(
+        &[("app.js", b"first!"), ("lib.js", b"-"), ("lib.js.gz", PACKED), ("lib.js.br", b"packed")],
+        |_| {},
+    )
+    .await
     else {
         return;
     };
@@ -199,8 +262,10 @@ async fn a_validator_changes_with_the_content_whatever_time_a_file_claims() {
         let file = fs::File::options().write(true).open(site(&node).join(name)).unwrap();
         file.set_modified(claimed).unwrap();
     };
-    for (name, asks) in [("app.js", ""), ("lib.js.gz", "Accept-Encoding: gzip\r\n")] {
-        let path = format!("/{}", name.trim_end_matches(".gz"));
+    for (name, asks) in
+        [("app.js", ""), ("lib.js.gz", "Accept-Encoding: gzip\r\n"), ("lib.js.br", "Accept-Encoding: br\r\n")]
+    {
+        let path = format!("/{}", name.trim_end_matches(".gz").trim_end_matches(".br"));
         claim(name);
         let before = asked_with(&node, &path, asks);
         let tag = before.header("ETag").unwrap().to_owned();

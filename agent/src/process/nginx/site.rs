@@ -66,6 +66,7 @@ impl Nginx {
             "include site.conf".to_owned(),
             format!("root {}", quoted(site)?),
             "gzip_static on".to_owned(),
+            "brotli_static on".to_owned(),
             own_404.clone(),
         ];
         // Links are followed where they cannot lead out.
