@@ -83,7 +83,7 @@ tls_check() {
   tls_is_wanted || return 0
   [ "$(setting MUSTER_TLS_PORT)" != "$(setting MUSTER_PORT)" ] || fail "MUSTER_TLS_PORT and MUSTER_PORT must differ"
   tls_check_file MUSTER_TLS_CERT "$TLS_CERT" "sudo chmod a+r '$TLS_CERT'"
-  tls_check_file MUSTER_TLS_KEY "$TLS_KEY" "sudo chgrp $ENVOY_UID '$TLS_KEY' && sudo chmod u=rw,g=r,o= '$TLS_KEY'"
+  tls_check_file MUSTER_TLS_KEY "$TLS_KEY" "$(tls_key_fix)"
   tls_belong_together
 }
 
@@ -98,6 +98,17 @@ tls_check_file() {
     fail "$1 names $2, a link that Envoy cannot follow out of the directory, or to a file that it may not read. Copy it at each renewal: sudo install -D -m 0640 -g $ENVOY_UID '$2' '/etc/muster-tls/${2##*/}.next' && sudo mv '/etc/muster-tls/${2##*/}.next' '/etc/muster-tls/${2##*/}'; and set $1=/etc/muster-tls/${2##*/}"
   fi
   fail "Envoy (uid $ENVOY_UID) may not read $2: $3; and each directory above it wants: sudo chmod a+x '${2%/*}'. With SELinux also: sudo chcon -t container_file_t '$2'"
+}
+
+# A rootless engine's groups have other numbers on the host, which a container knows.
+tls_key_fix() {
+  case $(docker info --format '{{.SecurityOptions}}' 2>/dev/null) in
+    *rootless* | *userns*)
+      fixed=/tls/${TLS_KEY##*/}
+      printf '%s\n' "docker run --rm --user 0 --volume '${TLS_KEY%/*}:/tls' $(setting MUSTER_FRONT_TAG) sh -c \"chgrp $ENVOY_UID '$fixed' && chmod u=rw,g=r,o= '$fixed'\""
+      ;;
+    *) printf '%s\n' "sudo chgrp $ENVOY_UID '$TLS_KEY' && sudo chmod u=rw,g=r,o= '$TLS_KEY'" ;;
+  esac
 }
 
 # Only its directory is in Envoy's container, so that a renewed file is seen there.
