@@ -2,6 +2,8 @@
 //!
 //! nginx is the one that `images/parts.sh` has put into `.cache/parts/bin`.
 
+#[path = "nginx/disk.rs"]
+mod disk;
 #[path = "nginx/links.rs"]
 mod links;
 mod part;

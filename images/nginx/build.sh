@@ -89,7 +89,7 @@ done
 cp "$zlib"/src/zlib/{zlib,zconf}.h zlib
 printf 'INPUT(%s)\n' "$work"/zlib/*.o >zlib/libz.a
 
-# Left in: static, index, try_files, headers, log, map, gzip, gzip_static and brotli_static, limit_conn, limit_req, stub_status, access (stub_status answers to
+# Left in: threads for reads, static, index, try_files, headers, log, map, gzip, gzip_static and brotli_static, limit_conn, limit_req, stub_status, access (stub_status answers to
 # the node only), range and not_modified. Everything else is code that an attacker could reach and nobody here uses.
 without=(
   http_auth_basic_module http_autoindex_module http_browser_module http_charset_module http_empty_gif_module
@@ -105,7 +105,7 @@ auto/configure \
   --pid-path=/run/muster/nginx.pid --lock-path=/run/muster/nginx.lock \
   --error-log-path=stderr --http-log-path=/dev/stdout --http-client-body-temp-path=/run/muster/body \
   --with-cc="$CC" --with-cc-opt="$harden -Izlib" --with-ld-opt='-Wl,-z,relro,-z,now,-z,noexecstack -Lzlib' \
-  --with-http_gzip_static_module --with-http_stub_status_module "${without[@]/#/--without-}" \
+  --with-threads --with-http_gzip_static_module --with-http_stub_status_module "${without[@]/#/--without-}" \
   --add-module=brotli "${configure[@]}" >configure.log 2>&1 ||
   { tail -n 20 configure.log >&2; exit 1; }
 env -u MAKEFLAGS make -j"$(nproc)" >make.log 2>&1 || { tail -n 20 make.log >&2; exit 1; }

@@ -26,6 +26,9 @@ const MISSES: u32 = 2;
 const LATE: Duration = Duration::from_millis(50);
 /// How long nginx may be taken for late because it waits for a core or a disk. After that it counts as not answering.
 const STARVED_BOUND: Duration = Duration::from_secs(5);
+/// How long ago nginx was last seen to wait for a read when it counts as hung all the same: between two reads of one slow file
+/// it moves for a moment.
+const READ_BOUND: Duration = Duration::from_secs(2);
 /// A start without an answer for so long has failed.
 const START_BOUND: Duration = Duration::from_secs(10);
 
@@ -59,6 +62,7 @@ pub async fn watch_readiness(
     let mut misses = 0;
     // What hangs is killed, but not while it waits for a file that is slow to come.
     let mut hung = false;
+    let mut read_at: Option<Instant> = None;
     let mut known = None;
     loop {
         let running = match *state.borrow_and_update() {
@@ -71,7 +75,7 @@ pub async fn watch_readiness(
             metrics.nginx_restarts.inc();
         }
         if running.is_none() || matches!(question, Question::Nothing) {
-            (misses, since, hung) = (0, Instant::now(), false);
+            (misses, since, hung, read_at) = (0, Instant::now(), false, None);
             let over = matches!(*state.borrow(), ChildState::Exited(_));
             set(&ready, &metrics, false, if over { OVER } else { "it does not run" });
             if state.changed().await.is_err() {
@@ -90,7 +94,7 @@ pub async fn watch_readiness(
                 debug!("nginx waits for a core or a disk: that does not count");
             }
             Verdict::Ready => {
-                (misses, since, hung) = (0, Instant::now(), false);
+                (misses, since, hung, read_at) = (0, Instant::now(), false, None);
                 answered.set(BootTime::now());
                 set(&ready, &metrics, true, "");
             }
@@ -109,7 +113,10 @@ pub async fn watch_readiness(
                 }
             }
         }
-        if hung && !running.and_then(Turns::of).is_some_and(Turns::waits_for_a_read) {
+        if misses > 0 && running.and_then(Turns::of).is_some_and(Turns::waits_for_a_read) {
+            read_at = Some(Instant::now());
+        }
+        if hung && read_at.is_none_or(|at| at.elapsed() > READ_BOUND) {
             hung = false;
             served.kill("it does not answer");
         }

@@ -67,6 +67,8 @@ impl Nginx {
             format!("root {}", quoted(site)?),
             "gzip_static on".to_owned(),
             "brotli_static on".to_owned(),
+            // The one worker would wait for a slow disk, and with it everybody whom it serves.
+            "aio threads".to_owned(),
             own_404.clone(),
         ];
         // Links are followed where they cannot lead out.
