@@ -247,7 +247,7 @@ async fn serves_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_has_enough_says_429_and_stays_healthy() {
+async fn a_node_that_has_enough_says_so_and_stays_healthy() {
     // One a second is counted by nginx's clock: within the seconds that this takes a few are let through.
     let scarce = Limits { rate: 1, ..Limits::default() };
     let Some(node) = Node::start(|nginx, _| nginx.limits = scarce).await else { return };
@@ -257,7 +257,11 @@ async fn a_node_that_has_enough_says_429_and_stays_healthy() {
     for path in paths.into_iter().cycle().take(70) {
         let answer = node.get(path);
         assert_eq!(answer.header("X-Served-By"), Some(node.nginx.listen.ip().to_string().as_str()));
-        let_through += u64::from(answer.status != 429);
+        // By which Envoy knows that another node would have to be asked in vain.
+        let refused = answer.status == 503;
+        assert_eq!(answer.header("X-Envoy-RateLimited"), refused.then_some("true"), "{path}");
+        assert_eq!(answer.header("Retry-After"), refused.then_some("1"), "{path}");
+        let_through += u64::from(!refused);
         assert_eq!(node.get("/healthz").status, 200, "an overloaded node lives");
     }
     // Two at once, and one more for each second since.
@@ -282,7 +286,7 @@ async fn requests_at_once_are_bounded_and_healthz_is_not_among_them() {
             stream
         })
         .collect();
-    assert_eq!(node.get("/ips.json").status, 429);
+    assert_eq!(node.get("/ips.json").status, 503);
     assert_eq!(node.get("/healthz").status, 200);
     drop(unread);
     poll("room again", async || (node.get("/ips.json").status == 200).then_some(())).await;

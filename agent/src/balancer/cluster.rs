@@ -63,9 +63,6 @@ pub(super) const HEALTH_PATH: &str = "/healthz";
 /// One refused, reset or timed out connect ejects: the request is retried elsewhere, and later ones avoid the host.
 const LOCAL_ORIGIN_FAILURES: u32 = 1;
 
-/// Answers of 502, 503 or 504 come from a live nginx under stress: a few in a row before it is given a rest.
-const GATEWAY_FAILURES: u32 = 5;
-
 const EJECTION_SCAN: Duration = Duration::from_millis(500);
 /// Time out of rotation times the number of ejections; a passed health check brings a host back earlier.
 const EJECTION_BASE: Duration = Duration::from_secs(2);
@@ -180,8 +177,8 @@ fn outlier_detection() -> OutlierDetection {
         split_external_local_origin_errors: true,
         consecutive_local_origin_failure: uint(LOCAL_ORIGIN_FAILURES),
         enforcing_consecutive_local_origin_failure: uint(ENFORCED),
-        consecutive_gateway_failure: uint(GATEWAY_FAILURES),
-        enforcing_consecutive_gateway_failure: uint(ENFORCED),
+        // 503 comes from a live nginx that has enough: with all of its kind out, Envoy would route to all in panic.
+        enforcing_consecutive_gateway_failure: uint(NOT_ENFORCED),
         enforcing_success_rate: uint(NOT_ENFORCED),
         enforcing_local_origin_success_rate: uint(NOT_ENFORCED),
         interval: duration(EJECTION_SCAN),

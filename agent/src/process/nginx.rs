@@ -23,6 +23,7 @@ use super::sandbox::Sandbox;
 use super::served::{Audience, ChildSpec, OnExit};
 
 mod caching;
+mod headers;
 mod limits;
 mod opened;
 mod requests;
@@ -107,9 +108,9 @@ impl Nginx {
     pub fn prepare(&self) -> Result<(), PrepareError> {
         let conf = self.configuration()?;
         self.make_directories()?;
-        write(&self.run_dir, "headers.conf", HEADERS)?;
-        write(&self.run_dir, "generated.conf", GENERATED_HEADERS)?;
-        write(&self.run_dir, "site.conf", SITE_HEADERS)?;
+        write(&self.run_dir, "headers.conf", headers::ALL)?;
+        write(&self.run_dir, "generated.conf", headers::GENERATED)?;
+        write(&self.run_dir, "site.conf", headers::SITE)?;
         write(&self.run_dir, "types.conf", &types::directives())?;
         write(&self.run_dir, "caching.conf", &caching::directives(self.site.as_deref()))?;
         write(&self.run_dir, "nginx.conf", &conf)?;
@@ -260,30 +261,6 @@ http {{
 pub fn can_name(path: &Path) -> bool {
     path.to_str().is_some_and(|text| !text.is_empty() && !text.contains(|c: char| c == '$' || c.is_control()))
 }
-
-/// For every location: one `add_header` in a location drops all those from above it, so each includes the whole set.
-/// The address is that of the connection itself, which is right before any registration and for each of several.
-const HEADERS: &str = "\
-add_header X-Served-By $server_addr always;
-add_header X-Content-Type-Options nosniff always;
-";
-
-/// nginx's ETag is the time in seconds and the size, which repeats when a file changes twice in a second. A part of a
-/// list that has changed meanwhile is part of nothing.
-const GENERATED_HEADERS: &str = "\
-include headers.conf;
-add_header Cache-Control no-store always;
-etag off;
-if_modified_since off;
-max_ranges 0;
-types {}
-";
-
-/// The rule for how long a file may be kept goes with files only, and not with errors.
-const SITE_HEADERS: &str = "\
-include headers.conf;
-add_header Cache-Control $site_cache;
-";
 
 /// As root, workers would drop to a user chosen when nginx was built, who may not exist here or not read the files:
 /// they stay who the agent is. Everywhere else the directive is refused anyway.

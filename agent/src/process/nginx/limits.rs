@@ -1,8 +1,9 @@
 //! How much one nginx takes on at all, whoever asks.
 
 /// Totals of a node, and not of a client: all its requests come from Envoy, and a limit for each client would be one for
-/// Envoy. What is above them is answered 429, which Envoy neither repeats on another node nor holds against this one;
-/// with 503 an overload would be repeated on every node and take all of them out.
+/// Envoy. What is above them is answered 503 with `x-envoy-ratelimited`, which Envoy does not repeat on another node: an
+/// overload would be carried to every one. (`x-envoy-overloaded`, which old versions obeyed too, is repeated by 1.40.) 429 was
+/// rejected: it tells a client that this client asks too much.
 ///
 /// `/healthz` is not counted: an overloaded node lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +30,14 @@ impl Limits {
             "\
     limit_req_zone node zone=rate:64k rate={rate}r/s;
     limit_conn_zone node zone=at_once:64k;
-    limit_req_status 429;
-    limit_conn_status 429;
+    limit_req_status 503;
+    limit_conn_status 503;
+    map $status $ratelimited {{
+        503 true;
+    }}
+    map $status $retry_after {{
+        503 1;
+    }}
     # Below what is logged: thousands of lines a second would be the second overload. Envoy counts the answers.
     limit_req_log_level info;
     limit_conn_log_level info;

@@ -3,13 +3,14 @@
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 
 use muster::balancer::xds::Verdict;
 use serde_json::json;
 
 use super::leader::{Leader, eventually};
 use super::roster::published;
-use super::upstream::{Answer, LATE_PATH, SILENT_PATH, SLOW_PATH, SLOW_PIECES, Upstream, fetch};
+use super::upstream::{Answer, BUSY_PATH, LATE_PATH, SILENT_PATH, SLOW_PATH, SLOW_PIECES, Upstream, fetch};
 use crate::part::part;
 
 /// An Envoy that knows only where agents live. It is killed when dropped.
@@ -142,7 +143,7 @@ async fn a_real_envoy_routes_follows_and_finds_the_next_leader() {
     let runtime = shared().split("overload_manager:").next().unwrap();
     let envoy = Envoy::start_in(directory, &program, &[first.address, second.address], runtime);
     eventually("an Envoy that asks", async || {
-        let asked = |leader: &Leader| leader.counts.refused.load(std::sync::atomic::Ordering::SeqCst) > 0;
+        let asked = |leader: &Leader| leader.counts.refused.load(Ordering::SeqCst) > 0;
         (asked(&first) && asked(&second)).then_some(())
     })
     .await;
@@ -310,4 +311,26 @@ async fn a_dead_and_a_frozen_node_cost_no_request() {
         let answer = get(edge).await.expect("no request fails");
         assert_eq!(answer.body, living.address.to_string());
     }
+}
+
+/// An overload that is repeated on every node is carried to every one, and a fleet whose nodes are all taken out routes in panic.
+#[tokio::test]
+async fn what_a_node_has_too_much_of_is_asked_of_no_other_and_takes_no_node_out() {
+    let Some(program) = part("envoy") else { return };
+    let upstreams = [Upstream::start("127.0.0.12").await, Upstream::start("127.0.0.13").await];
+    let leader = Leader::start(Some(published(&upstreams.each_ref().map(|node| node.address), 1))).await;
+    let envoy = Envoy::start(&program, &[leader.address]);
+    let edge = envoy.edge().await;
+    for upstream in &upstreams {
+        answered_by(edge, upstream).await;
+    }
+    for _ in 0..20 {
+        let busy = fetch(edge, "GET", BUSY_PATH).await.unwrap();
+        assert_eq!(busy.status, 503);
+        assert_eq!(get(edge).await.unwrap().status, 200, "the rest is served");
+    }
+    let asked: u32 = upstreams.iter().map(|node| node.broken.load(Ordering::SeqCst)).sum();
+    assert_eq!(asked, 20, "each once");
+    let ejected = envoy.admin("/stats?filter=outlier_detection.ejections_enforced_total").await.unwrap();
+    assert!(ejected.contains("cluster.nginx.outlier_detection.ejections_enforced_total: 0"), "{ejected}");
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 /// Says its own address, on every path but those below.
 pub struct Upstream {
     pub address: SocketAddrV4,
-    /// Requests for [`BROKEN_PATH`].
+    /// Requests for [`BROKEN_PATH`] and [`BUSY_PATH`].
     pub broken: Arc<AtomicU32>,
     serving: JoinHandle<()>,
 }
@@ -39,6 +39,8 @@ const FLEET: &str = "X-Envoy-Upstream-Healthchecked-Cluster: /muster\r\n";
 pub const ECHO_PATH: &str = "/echo";
 /// Answered with 500.
 pub const BROKEN_PATH: &str = "/broken";
+/// Answered with 503, as by an nginx that has enough.
+pub const BUSY_PATH: &str = "/busy";
 /// Never answered.
 pub const SILENT_PATH: &str = "/silent";
 
@@ -115,11 +117,15 @@ async fn serve(mut socket: TcpStream, address: SocketAddrV4, broken: Arc<AtomicU
                 }
                 let body = if path == ECHO_PATH { request.to_lowercase() } else { address.to_string() };
                 let length = body.len();
-                let fleet = if path == "/healthz" { FLEET } else { "" };
-                let status = if path == BROKEN_PATH { "500 Broken" } else { "200 OK" };
-                broken.fetch_add(u32::from(path == BROKEN_PATH), Ordering::SeqCst);
+                let (status, header) = match path {
+                    "/healthz" => ("200 OK", FLEET),
+                    BROKEN_PATH => ("500 Broken", ""),
+                    BUSY_PATH => ("503 Busy", "X-Envoy-RateLimited: true\r\n"),
+                    _ => ("200 OK", ""),
+                };
+                broken.fetch_add(u32::from([BROKEN_PATH, BUSY_PATH].contains(&path)), Ordering::SeqCst);
                 let head =
-                    format!("HTTP/1.1 {status}\r\nServer: tiny\r\n{fleet}Content-Length: {length}\r\n\r\n");
+                    format!("HTTP/1.1 {status}\r\nServer: tiny\r\n{header}Content-Length: {length}\r\n\r\n");
                 let shown = if request.starts_with("HEAD") { "" } else { body.as_str() };
                 socket.write_all(format!("{head}{shown}").as_bytes()).await.ok()?;
             }
