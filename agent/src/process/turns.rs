@@ -166,13 +166,17 @@ mod tests {
         started.0.push(child);
         let began = Instant::now();
         let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        while children().is_empty() || !Turns::of(pid).is_some_and(Turns::waits_for_a_read) {
-            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", Turns::of(pid));
-            std::thread::yield_now();
+        // Until it does, it may read what it is made of, and wait for that for a moment.
+        loop {
+            let (before, since) = (Turns::of(pid).unwrap(), Instant::now());
+            std::thread::sleep(SPAN);
+            let after = Turns::of(pid).unwrap();
+            if before.waits_for_a_read() && after.were_late(before, since.elapsed()) && !children().is_empty()
+            {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "{before:?} {after:?}");
         }
-        let before = Turns::of(pid).unwrap();
-        std::thread::sleep(SPAN);
-        assert!(Turns::of(pid).unwrap().were_late(before, began.elapsed()));
         for child in children().split_whitespace() {
             _ = nix::sys::signal::kill(
                 Pid::from_raw(child.parse().unwrap()),
