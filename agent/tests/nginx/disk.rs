@@ -1,4 +1,4 @@
-//! A disk that is slow to answer holds up whoever reads from it, and nobody else.
+//! A slow disk delays the requests that read from it, and no others.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -67,7 +67,7 @@ impl Nginx {
             format!("root {}", quoted(site)?),
             "gzip_static on".to_owned(),
             "brotli_static on".to_owned(),
-            // The one worker would wait for a slow disk, and with it everybody whom it serves.
+            // A read from a slow disk would block the only worker, and every connection with it.
             "aio threads".to_owned(),
             own_404.clone(),
         ];
