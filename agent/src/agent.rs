@@ -17,10 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::clock::unix_now;
 use crate::config::{GRACE_MARGIN, RunFlags, not_publishable};
 use crate::fleet::KeySpace;
 use crate::metrics::{DrainResult, Metrics, Phase};
-use crate::pki::follow::unix_now;
 use crate::pki::tls::{Needs, Tls};
 use crate::process::Signal;
 use crate::process::command::Exit;

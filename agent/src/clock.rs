@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -61,6 +61,11 @@ pub fn wall_before(age: Duration) -> String {
 pub fn wall_after(span: Duration) -> String {
     let now = jiff::Timestamp::now();
     shown(now.checked_add(span).unwrap_or(now))
+}
+
+/// Seconds since 1970 by the wall clock, as certificates count them.
+pub fn unix_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()).cast_signed()
 }
 
 /// RFC 3339 in UTC with milliseconds, of one width: order as text is order in time.

@@ -14,6 +14,7 @@ pub mod peers;
 pub mod pki;
 pub mod process;
 pub mod registry;
+pub mod replace;
 
 /// The commit this was built from, where the build knew it.
 pub const REVISION: &str = match option_env!("MUSTER_REVISION") {

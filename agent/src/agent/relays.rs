@@ -107,7 +107,7 @@ pub(super) async fn report_health(
         let ready_now = match *standing.borrow_and_update() {
             _ if leaving => Err("leaving".to_owned()),
             Standing::Registered if answers => Ok(()),
-            Standing::Registered => Err("nginx does not answer".to_owned()),
+            Standing::Registered => Err("the served process does not answer".to_owned()),
             Standing::Absent(why) => Err(format!("not registered: {why}")),
             Standing::Drained(_) => Err("leaving".to_owned()),
         };

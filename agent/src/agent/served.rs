@@ -15,6 +15,7 @@ use super::Unusable;
 use crate::config::RunFlags;
 use crate::process::command::{Command, Exit};
 use crate::process::nginx::{Limits, Nginx, PrepareError, holds_a_file};
+use crate::process::probe::local_address;
 use crate::process::readiness::Question;
 use crate::process::sandbox::Sandbox;
 use crate::process::served::{CHECK_BOUND, ChildSpec, Served};
@@ -63,8 +64,7 @@ pub(super) async fn served(
         prepare(&nginx)?;
     }
     let (served, life) = Served::new(supervisor, nginx.child_spec(flags.on_exit()));
-    let asked = if flags.listen.is_unspecified() { std::net::Ipv4Addr::LOCALHOST } else { flags.listen };
-    let address = SocketAddrV4::new(asked, flags.http_port).into();
+    let address = local_address(flags.listen, flags.http_port);
     let question = Question::Healthz { address, instance: instance.to_owned() };
     Ok((Some(nginx), served, life, question))
 }

@@ -1,10 +1,9 @@
 //! `muster healthcheck`: for the container engine, which knows 0 and 1 only.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::config::HealthFlags;
-use crate::process::probe::probe;
+use crate::process::probe::{local_address, probe};
 
 /// Below the engine's own time-out, so that the reason is seen.
 const BOUND: Duration = Duration::from_millis(1500);
@@ -14,11 +13,10 @@ const BOUND: Duration = Duration::from_millis(1500);
 /// # Errors
 /// The runtime cannot be made.
 pub fn run(flags: &HealthFlags) -> anyhow::Result<u8> {
-    let ip = if flags.listen.is_unspecified() { Ipv4Addr::LOCALHOST } else { flags.listen };
-    let address = SocketAddrV4::new(ip, flags.metrics_port);
+    let address = local_address(flags.listen, flags.metrics_port);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let path = if flags.ready { "/readyz" } else { "/livez" };
-    let why = match runtime.block_on(probe(address.into(), path, BOUND)) {
+    let why = match runtime.block_on(probe(address, path, BOUND)) {
         Ok(answer) if answer.status.as_u16() == 200 => return Ok(0),
         Ok(answer) => format!("answered {}", answer.status),
         Err(error) => error.to_string(),

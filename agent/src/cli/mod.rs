@@ -14,10 +14,10 @@ mod which;
 
 use std::future::Future;
 
+use crate::clock::unix_now;
 use crate::config::RegistryFlags;
 use crate::metrics::Metrics;
 use crate::pki::Wrong;
-use crate::pki::follow::unix_now;
 use crate::pki::tls::{Needs, Tls};
 use crate::registry::etcd::Etcd;
 

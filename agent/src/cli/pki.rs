@@ -8,8 +8,8 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 
+use crate::clock::unix_now;
 use crate::config::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags, RegistryFlags};
-use crate::pki::follow::unix_now;
 use crate::pki::init::{Done, init};
 use crate::pki::plan::Consumer;
 use crate::pki::read::moment;

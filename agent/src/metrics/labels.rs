@@ -129,7 +129,8 @@ labels! {
         NotNeeded = "not-needed",
         /// The registry took no notice of it.
         Unannounced = "unannounced",
-    }    /// Why `muster edge` started Envoy again.
+    }
+    /// Why `muster edge` started Envoy again.
     EnvoyRestart "reason" {
         /// It ended by itself.
         Ended = "ended",

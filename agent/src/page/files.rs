@@ -1,21 +1,17 @@
 //! [`Publisher`]: bytes into files that a reader sees whole or not at all.
 
-use std::fs::{self, Permissions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 use thiserror::Error;
 use tracing::{info, warn};
 
 use super::render::Files;
 use crate::metrics::ListFile;
-
-/// Temporary files begin like this: a dotfile, which nginx refuses, and a name that is only ours to delete.
-const LITTER: &str = ".muster-";
-/// nginx's workers run as another user than the agent may, and a temporary file is created 0600.
-const MODE: u32 = 0o644;
+use crate::replace::{self, MODE, TEMPORARY};
 
 /// Writes the generated files of one directory.
 #[derive(Debug)]
@@ -49,7 +45,7 @@ impl Publisher {
         fs::create_dir_all(&dir)?;
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
-            if !entry.file_name().to_string_lossy().starts_with(LITTER) {
+            if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
                 continue;
             }
             let path = entry.path();
@@ -122,14 +118,10 @@ impl Publisher {
         Ok(file.into_temp_path())
     }
 
-    fn temporary(&self, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    fn temporary(&self, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
         // Somebody may have removed the directory under a running agent.
         fs::create_dir_all(&self.dir)?;
-        let mut file: NamedTempFile = tempfile::Builder::new().prefix(LITTER).tempfile_in(&self.dir)?;
-        file.write_all(bytes)?;
-        // After creation and not by its mode argument, from which the umask would take away.
-        file.as_file().set_permissions(Permissions::from_mode(MODE))?;
-        Ok(file)
+        replace::temporary(&self.dir, bytes)
     }
 
     /// The names too survive a power cut. Nothing on tmpfs.

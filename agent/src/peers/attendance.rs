@@ -38,7 +38,7 @@ pub struct AttendLeader {
     pub roster: watch::Receiver<Arc<Roster>>,
     /// Cancelled when this node leaves in peace.
     pub drain: CancellationToken,
-    /// Cancelled at the very end: the last word has to be out before.
+    /// Told when the leader's stream has ended by itself while it was still the leader.
     pub lost: mpsc::Sender<LeaderLost>,
 }
 

@@ -1,7 +1,7 @@
 //! Follows the files of a [`Tls`]: new certificates are taken over, unusable ones are refused once and loudly, and the
 //! end of those in use is told in time.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::read::moment;
 use super::set::Print;
 use super::tls::Tls;
+use crate::clock::unix_now;
 use crate::metrics::{Metrics, Reload};
 
 /// Between looks at the files: six calls of stat.
@@ -70,11 +71,6 @@ fn tell(told: Told, ends: i64, now: i64) -> Told {
     } else {
         told
     }
-}
-
-/// Seconds since 1970.
-pub fn unix_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()).cast_signed()
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Wrong;
-use super::follow::unix_now;
 use super::plan::{AGENT_NAME, ENVOY_NAME};
 use super::read::{moment, shown_facts};
 pub use super::set::Needs;
 use super::set::{Print, Set};
+use crate::clock::unix_now;
 
 /// A stream with TLS on it.
 pub type Stream<IO> = tokio_rustls::TlsStream<IO>;

@@ -5,13 +5,13 @@
 //! not served has a root that does not exist. Methods other than GET and HEAD meet the static module's own 405.
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
+use std::io;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use askama::Template;
 use nix::sys::signal::Signal;
 use nix::unistd::{Group, User, getegid, geteuid};
 use thiserror::Error;
@@ -21,6 +21,7 @@ use super::life::BackOff;
 use super::probe::{FLEET_HEADER, INSTANCE_HEADER};
 use super::sandbox::Sandbox;
 use super::served::{Audience, ChildSpec, OnExit};
+use crate::replace::temporary;
 
 mod caching;
 mod headers;
@@ -80,6 +81,21 @@ pub struct Nginx {
     pub sandbox: Option<Sandbox>,
 }
 
+/// What `templates/nginx.conf` is filled with. Texts that end with a line's end may be empty.
+#[derive(Template)]
+#[template(path = "nginx.conf", escape = "none")]
+struct Configuration {
+    shutdown: Duration,
+    user: String,
+    pid: String,
+    requests: String,
+    bodies: String,
+    shell: String,
+    zones: String,
+    listen: SocketAddrV4,
+    locations: Vec<(String, Vec<String>)>,
+}
+
 #[derive(Debug, Error)]
 pub enum PrepareError {
     #[error("{} cannot be written into nginx's configuration: use a path of plain text without $", .0.display())]
@@ -122,12 +138,6 @@ impl Nginx {
         self.command(&["-t", "-q"])
     }
 
-    /// Where to ask this nginx from inside: loopback when it listens on every address.
-    pub fn own_address(&self) -> SocketAddr {
-        let ip = if self.listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *self.listen.ip() };
-        SocketAddr::from((ip, self.listen.port()))
-    }
-
     /// How to run it: QUIT is graceful, TERM is fast, and both go to the master alone.
     pub fn child_spec(&self, on_exit: OnExit) -> ChildSpec {
         ChildSpec {
@@ -156,104 +166,44 @@ impl Nginx {
     }
 
     fn configuration(&self) -> Result<String, PrepareError> {
-        let locations = self.locations()?;
-        let listen = self.listen;
-        let user = own_user();
-        let pid = quoted(&self.run_dir.join("nginx.pid"))?;
-        let bodies = quoted(&self.run_dir.join("bodies"))?;
-        let shutdown = self.shutdown_timeout.as_millis();
-        let zones = self.limits.zones();
-        let requests = self.access_log.lines();
-        let shell = self.shell();
-        Ok(format!(
-            "\
-# Written by muster at each start: changes here are lost.
-daemon off;
-master_process on;
-# One is plenty for small files from memory; the fleet grows by nodes.
-worker_processes 1;
-worker_shutdown_timeout {shutdown}ms;
-# A file for each connection.
-worker_rlimit_nofile 4096;
-{user}pid {pid};
-error_log stderr warn;
-events {{
-    # Twice the requests at once, so that a probe finds one when these are all taken; idle ones are closed when needed.
-    worker_connections 2048;
-}}
-http {{
-    # Before any other map, because it says how large they may be.
-    include caching.conf;
-    include types.conf;
-{requests}    log_not_found off;
-    client_body_temp_path {bodies};
-    client_header_timeout 10s;
-    # All that Envoy lets in, in one line if need be, with what it adds.
-    large_client_header_buffers 4 20k;
-    client_body_timeout 10s;
-    client_max_body_size 1k;
-    # Envoy gives a client up before that, and has the last word.
-    send_timeout 180s;
-    reset_timedout_connection on;
-    # Longer than Envoy keeps an idle connection, so that it is never nginx that closes one under a request.
-    keepalive_timeout 75s;
-    sendfile on;
-    tcp_nopush on;
-    server_tokens off;
-    absolute_redirect off;
-    max_ranges 1;
-    # A probe, an error and the start page of a small site are not worth it; a cache in front has to keep both forms apart.
-    gzip on;
-    gzip_min_length 1000;
-    gzip_comp_level 5;
-    gzip_proxied any;
-    gzip_vary on;
-{shell}{zones}    server {{
-        # Envoy is near: a client of its that does not read should not cost megabytes here too.
-        listen {listen} sndbuf=32k;
-        # For what is refused before a location is known.
-        include headers.conf;
-{locations}    }}
-}}
-"
-        ))
+        let conf = Configuration {
+            shutdown: self.shutdown_timeout,
+            user: own_user(),
+            pid: quoted(&self.run_dir.join("nginx.pid"))?,
+            requests: self.access_log.lines(),
+            bodies: quoted(&self.run_dir.join("bodies"))?,
+            shell: self.shell(),
+            zones: self.limits.zones(),
+            listen: self.listen,
+            locations: self.locations()?,
+        };
+        Ok(conf.render().expect("rendering into memory does not fail"))
     }
 
-    fn locations(&self) -> Result<String, PrepareError> {
+    /// Each location by its path, with its directives.
+    fn locations(&self) -> Result<Vec<(String, Vec<String>)>, PrepareError> {
         let dir = quoted(&self.dir)?;
-        let mut text = String::new();
-        let mut location = |path: &str, lines: &[String]| {
-            text += &format!("        location {path} {{\n");
-            for line in lines {
-                text += &format!("            {line};\n");
-            }
-            text += "        }\n";
-        };
-        let limited = |lines: &[String]| [lines, &self.limits.lines()].concat();
-        let generated = |content_type: &str| {
+        let generated = |content_type: &str, policy: &str| {
             vec![
                 "include generated.conf".into(),
                 format!("root {dir}"),
                 format!("default_type \"{content_type}\""),
+                format!("add_header Content-Security-Policy \"{policy}\" always"),
             ]
         };
+        let limited = |lines: Vec<String>| lines.into_iter().chain(self.limits.lines()).collect();
+        let mut locations = Vec::new();
         for (name, content_type) in GENERATED {
             let policy = if name == PAGE { self.page_policy.as_str() } else { NO_PAGE_POLICY };
-            let mut lines = generated(content_type);
-            lines.push(format!("add_header Content-Security-Policy \"{policy}\" always"));
-            location(&format!("= /{name}"), &limited(&lines));
+            locations.push((format!("= /{name}"), limited(generated(content_type, policy))));
         }
-        let mut healthz = generated("text/plain; charset=utf-8");
-        healthz.push(format!("add_header Content-Security-Policy \"{NO_PAGE_POLICY}\" always"));
+        let mut healthz = generated("text/plain; charset=utf-8", NO_PAGE_POLICY);
         healthz.push("access_log off".into());
         healthz.push(format!("add_header {INSTANCE_HEADER} \"{}\" always", self.instance));
         healthz.push(format!("add_header {FLEET_HEADER} \"{}\" always", self.prefix));
-        location("= /healthz", &healthz);
-
-        for (path, lines) in self.site_locations()? {
-            location(&path, &limited(&lines));
-        }
-        Ok(text)
+        locations.push(("= /healthz".into(), healthz));
+        locations.extend(self.site_locations()?.into_iter().map(|(path, lines)| (path, limited(lines))));
+        Ok(locations)
     }
 }
 
@@ -281,16 +231,9 @@ fn quoted(path: &Path) -> Result<String, PrepareError> {
     }
 }
 
-/// Replaces a file whole, readable for nginx's workers whatever the umask.
 fn write(dir: &Path, name: &str, text: &str) -> Result<(), PrepareError> {
     let path = dir.join(name);
-    let replace = || {
-        let mut file = tempfile::Builder::new().prefix(".muster-").tempfile_in(dir)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-        file.persist(&path)?;
-        Ok(())
-    };
+    let replace = || temporary(dir, text.as_bytes())?.persist(&path).map(drop).map_err(|error| error.error);
     replace().map_err(|source| PrepareError::Write { path: path.clone(), source })
 }
 
@@ -305,15 +248,5 @@ mod tests {
         for wrong in ["", "/srv/$host", "/srv/a\nb"] {
             assert!(matches!(quoted(Path::new(wrong)), Err(PrepareError::Path(_))), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn what_is_written_is_readable_for_others() {
-        let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), "healthz", HEALTHZ).unwrap();
-        let path = dir.path().join("healthz");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
-        assert_eq!(fs::read_to_string(path).unwrap(), HEALTHZ);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
     }
 }

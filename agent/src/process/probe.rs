@@ -1,7 +1,7 @@
 //! Asking over HTTP whether somebody serves: an answer, not a connect, because the kernel accepts for a hung process.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -48,6 +48,12 @@ pub enum ProbeError {
     Timeout,
     #[error("{0}")]
     Other(String),
+}
+
+/// Where a server that listens on `listen` is asked from this machine: loopback when it listens on every address.
+pub fn local_address(listen: Ipv4Addr, port: u16) -> SocketAddr {
+    let ip = if listen.is_unspecified() { Ipv4Addr::LOCALHOST } else { listen };
+    SocketAddr::from((ip, port))
 }
 
 /// Asks `GET path` of `addr`; connecting and the whole exchange are bounded by `bound` together.

@@ -5,6 +5,7 @@ mod leave;
 mod turn;
 
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ pub struct Registration {
     pub contact: Receiver<Contact>,
     pub address: Receiver<Option<Ipv4Addr>>,
     pub epoch: Receiver<u64>,
-    /// Whether nginx answers.
+    /// Whether the served process answers.
     pub ready: Receiver<bool>,
     pub lease: Sender<Option<Lease>>,
     pub standing: Sender<Standing>,
@@ -138,8 +139,11 @@ impl Registration {
         loop {
             let Some(lease) = self.grant().await else { return Drain::NotNeeded };
             self.lease.send_replace(Some(lease.clone()));
-            match self.hold(&lease, &mut memory).await {
-                Turn::Drain(drained) => return drained,
+            let turn = match self.hold(&lease, &mut memory).await {
+                ControlFlow::Break(drained) => return drained,
+                ControlFlow::Continue(turn) => turn,
+            };
+            match turn {
                 Turn::Forgotten => lease.release(),
                 Turn::LeaseLost => {
                     warn!("lease lost: registering again");
@@ -156,21 +160,21 @@ impl Registration {
                         return Drain::NotNeeded;
                     }
                 }
-                Turn::Rewrite => {}
+                Turn::Rewrite | Turn::Leave => {}
             }
             memory.previous = Some(lease.id);
         }
     }
 
-    /// Keeps the keys as they should be for as long as this lease lasts.
-    async fn hold(&mut self, lease: &Lease, memory: &mut Memory) -> Turn {
+    /// Keeps the keys as they should be for as long as this lease lasts. Breaks when the node was told to leave, and has.
+    async fn hold(&mut self, lease: &Lease, memory: &mut Memory) -> ControlFlow<Drain, Turn> {
         let registered = Instant::now();
         loop {
             let Some(mine) = self.write(lease, memory).await else {
                 return if self.drain.is_cancelled() {
-                    Turn::Drain(self.leave_unwritten().await)
+                    ControlFlow::Break(self.leave_unwritten().await)
                 } else {
-                    Turn::LeaseLost
+                    ControlFlow::Continue(Turn::LeaseLost)
                 };
             };
             memory.previous = None;
@@ -180,8 +184,8 @@ impl Registration {
             }
             match turn {
                 Turn::Rewrite => {}
-                Turn::Drain(_) => return Turn::Drain(self.leave(lease, &mine).await),
-                turn => return turn,
+                Turn::Leave => return ControlFlow::Break(self.leave(lease, &mine).await),
+                turn => return ControlFlow::Continue(turn),
             }
         }
     }
@@ -299,13 +303,14 @@ impl Registration {
     }
 
     fn tell_written(&self, revision: i64, ip: Ipv4Addr, ready: bool) {
-        let standing = if ready { Standing::Registered } else { Standing::Absent("nginx does not answer") };
+        let standing =
+            if ready { Standing::Registered } else { Standing::Absent("the served process does not answer") };
         if self.standing.send_replace(standing) == standing {
             return;
         }
         match ready {
             true => info!(%ip, revision, "registered"),
-            false => warn!(%ip, revision, "withdrawn: nginx does not answer"),
+            false => warn!(%ip, revision, "withdrawn: the served process does not answer"),
         }
     }
 

@@ -99,7 +99,7 @@ async fn a_slow_disk_holds_up_nobody_but_who_reads_from_it() {
     });
     poll("an answer during one wait for the disk", async || {
         let before = waiting(worker)?;
-        let answer = probe(node.nginx.own_address(), "/healthz", Duration::from_secs(1)).await.ok()?;
+        let answer = probe(node.address(), "/healthz", Duration::from_secs(1)).await.ok()?;
         (answer.status == 200 && waiting(worker)? == before).then_some(())
     })
     .await;

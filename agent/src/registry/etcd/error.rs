@@ -41,15 +41,11 @@ pub fn classify(error: Error) -> CallError {
     let Error::GRpcStatus(status) = &error else {
         return CallError::Unavailable(error.to_string());
     };
-    // Somebody changed users or roles meanwhile: the same call succeeds when it is made again.
+    // Users or roles were changed while the call was on its way: the same call succeeds when it is made again.
     if status.message().contains("revision of auth store is old") {
         return CallError::Unavailable(status.message().to_owned());
     }
     match status.code() {
-        // Users or roles were changed while it was on its way: the same request is right a moment later.
-        Code::InvalidArgument if status.message().contains("revision of auth store is old") => {
-            CallError::Unavailable(status.message().to_owned())
-        }
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, interval};
 use tracing::warn;
 
-use super::{Drain, Registration};
+use super::Registration;
 use crate::fleet::{Node, NodeState};
 use crate::registry::keys;
 use crate::registry::lease::Lease;
@@ -24,8 +24,8 @@ pub(super) enum Turn {
     Vanished { contested: Option<Node>, found_dead: bool },
     /// The registry forgot everything.
     Forgotten,
-    /// Told to leave; how that went.
-    Drain(Drain),
+    /// Told to leave.
+    Leave,
 }
 
 /// What is written now.
@@ -54,7 +54,7 @@ impl Registration {
             }
             tokio::select! {
                 () = lease.lost() => return Turn::LeaseLost,
-                () = self.drain.cancelled() => return Turn::Drain(Drain::NotNeeded),
+                () = self.drain.cancelled() => return Turn::Leave,
                 _ = look.tick() => self.give_way_when_blind(lease, &mut blind_since).await,
                 _ = self.ready.changed() => {}
                 _ = self.address.changed() => {}

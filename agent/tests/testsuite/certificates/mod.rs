@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use muster::clock::unix_now;
 use muster::pki::authorities::Authorities;
-use muster::pki::follow::unix_now;
 use muster::pki::init::init;
 use muster::pki::issue::{Pem, Validity};
 use muster::pki::plan::{Authority, Consumer, Identity};
