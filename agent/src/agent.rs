@@ -28,7 +28,7 @@ use crate::process::nginx::Nginx;
 use crate::process::served::{End, Served};
 use crate::process::supervisor::Supervisor;
 use crate::registry::address::{allowed_networks, own_address};
-use crate::registry::etcd::Etcd;
+use crate::registry::client::Etcd;
 use crate::registry::keys::new_id;
 use crate::registry::registration::{Drain, Standing};
 use served::{refuse_a_site_with_keys, served};

@@ -1,12 +1,14 @@
 //! muster: roll call for an nginx fleet.
 
 pub mod agent;
+pub mod backoff;
 pub mod balancer;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod fleet;
+pub mod latest;
 pub mod log;
 pub mod metrics;
 pub mod page;

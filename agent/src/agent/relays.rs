@@ -13,8 +13,9 @@ use crate::balancer::xds::{Published, StreamStatus};
 use crate::balancer::{EdgeSettings, EdgeTls};
 use crate::clock::{BootTime, SharedTime};
 use crate::config::RunFlags;
-use crate::fleet::through::AdsStream;
+use crate::fleet::acknowledgements::AdsStream;
 use crate::fleet::{Leadership, Roster};
+use crate::latest;
 use crate::metrics::{Health, Metrics, Phase};
 use crate::process::served::{ChildState, Served};
 use crate::registry::registration::Standing;
@@ -39,12 +40,9 @@ pub(super) async fn publish(
         let leading = leadership.borrow_and_update().is_some();
         let now = roster.borrow_and_update().clone();
         published.send_replace(leading.then(|| Arc::new(Published::of(&now, &edge))));
-        let changed = tokio::select! {
-            changed = roster.changed(), if leading => changed,
-            changed = leadership.changed() => changed,
-        };
-        if changed.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            () = latest::changed(&mut roster), if leading => {}
+            () = latest::changed(&mut leadership) => {}
         }
     }
 }
@@ -70,12 +68,9 @@ pub(super) async fn show_streams(
             .collect();
         metrics.xds_streams.set(shown.len() as i64);
         streams.send_replace(shown);
-        let changed = tokio::select! {
-            changed = open.changed() => changed,
-            changed = epoch.changed() => changed,
-        };
-        if changed.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            () = latest::changed(&mut open) => {}
+            () = latest::changed(&mut epoch) => {}
         }
     }
 }
@@ -121,14 +116,11 @@ pub(super) async fn report_health(
             Standing::Absent(_) => metrics.set_phase(Phase::Starting),
         }
         health.send_replace(Health { live, ready: ready_now });
-        let changed = tokio::select! {
-            changed = ready.changed() => changed,
-            changed = standing.changed() => changed,
-            changed = state.changed() => changed,
-            () = drain.cancelled(), if !leaving => Ok(()),
-        };
-        if changed.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            () = latest::changed(&mut ready) => {}
+            () = latest::changed(&mut standing) => {}
+            () = latest::changed(&mut state) => {}
+            () = drain.cancelled(), if !leaving => {}
         }
     }
 }

@@ -19,7 +19,7 @@ use super::site::{Site, watch_site};
 use crate::balancer::xds::XdsServer;
 use crate::clock::{BootTime, SharedTime, wall};
 use crate::config::RunFlags;
-use crate::fleet::{Contact, KeySpace, Ports, Roster};
+use crate::fleet::{Contact, KeySpace, Ports, Roster, node_id};
 use crate::metrics::{self, Health, Metrics};
 use crate::page::{self, About, Publisher};
 use crate::peers::attendance::AttendLeader;
@@ -31,13 +31,15 @@ use crate::pki::follow::follow;
 use crate::pki::tls::Tls;
 use crate::process::readiness::{Question, watch_readiness};
 use crate::process::served::Served;
-use crate::registry::drained::Drained;
-use crate::registry::election::{ASLEEP, Election, holds_for};
-use crate::registry::etcd::Etcd;
-use crate::registry::history::{History, Recent};
+use crate::registry::client::Etcd;
+use crate::registry::leader::acknowledgements::WriteAcknowledgements;
+use crate::registry::leader::election::{ASLEEP, Election, holds_for};
+use crate::registry::leader::event_log::WriteEvents;
+use crate::registry::leader::mark_expiry::ExpireMarks;
+use crate::registry::leader::term::in_each_term;
 use crate::registry::lease::{Lease, Leases};
-use crate::registry::marks::Marks;
 use crate::registry::reap::Reaper;
+use crate::registry::recent_events::FollowEvents;
 use crate::registry::registration::{Identity, Registration, Standing};
 use crate::registry::watch::{Outlets, Settings, Watch, watch_contact};
 
@@ -143,33 +145,19 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     let (streams_in, streams) = watch::channel(BTreeMap::new());
     let (admitted_in, admitted) = watch::channel(Arc::default());
     let proven_until = SharedTime::default();
-    let drained = Drained {
-        etcd: etcd.clone(),
+    let acknowledgements = WriteAcknowledgements {
         space: space.clone(),
         ttl: flags.ttl,
         instance: instance.clone(),
         roster: roster.clone(),
-        leadership: leadership.clone(),
         streams,
         admitted: admitted_in,
     };
-    let marks = Marks {
-        etcd: etcd.clone(),
-        space: space.clone(),
-        keep: flags.keep_marks,
-        roster: newest.clone(),
-        leadership: leadership.clone(),
-    };
-    let history = History {
-        etcd: etcd.clone(),
-        space: space.clone(),
-        allow: flags.allow.clone(),
-        address: address.clone(),
-        leadership: leadership.clone(),
-    };
+    let marks = ExpireMarks { space: space.clone(), keep: flags.keep_marks, roster: newest.clone() };
+    let history = WriteEvents { space: space.clone(), allow: flags.allow.clone(), address: address.clone() };
     let (recent_in, recent) = watch::channel(None);
     let follow_history =
-        Recent { etcd: etcd.clone(), space: space.clone(), epoch: epoch.clone(), events: recent_in };
+        FollowEvents { etcd: etcd.clone(), space: space.clone(), epoch: epoch.clone(), events: recent_in };
     let awake = SharedTime::default();
     let election = Election {
         etcd: etcd.clone(),
@@ -233,7 +221,7 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     let (publisher, historian, diarist) = (publisher()?, publisher()?, publisher()?);
     let answered = SharedTime::default();
     let looker = Looker {
-        id: format!("{own_name}-{instance}"),
+        id: node_id(&own_name, &instance),
         name: own_name,
         started_at: wall(),
         ttl: flags.ttl,
@@ -263,9 +251,9 @@ pub fn start(flags: &RunFlags, parts: Parts, tasks: &mut JoinSet<&'static str>) 
     spawn("contact", Box::pin(watch_contact(heard.clone(), flags.ttl, contact_in, roster.clone())));
     spawn(REGISTRATION, Box::pin(registration.run()));
     spawn("election", Box::pin(election.run()));
-    spawn("drained", Box::pin(drained.run()));
-    spawn("marks", Box::pin(marks.run()));
-    spawn("history", Box::pin(history.run()));
+    spawn("drained", Box::pin(in_each_term(acknowledgements, etcd.clone(), leadership.clone())));
+    spawn("marks", Box::pin(in_each_term(marks, etcd.clone(), leadership.clone())));
+    spawn("history", Box::pin(in_each_term(history, etcd.clone(), leadership.clone())));
     spawn("recent", Box::pin(follow_history.run()));
     spawn("streams", Box::pin(show_streams(open, epoch, streams_in, metrics.clone())));
     spawn(

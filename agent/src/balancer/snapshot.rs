@@ -3,12 +3,11 @@
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
 use prost::Name;
-use sha2::{Digest, Sha256};
 
 use super::cluster::{CLUSTER, cluster, load_assignment};
 use super::deadline;
 use super::edge::{EDGE, EdgeSettings, listeners, routes};
-use crate::fleet::Roster;
+use crate::fleet::{Roster, digest};
 
 /// The four kinds of resources. Their order is the order of pushing, and it MATTERS: what is referred to goes out
 /// before what refers to it (see "Eventual consistency considerations" in Envoy's xDS protocol).
@@ -127,11 +126,7 @@ impl Resource {
 
 impl Kind {
     fn hashed(resources: Vec<Resource>) -> Self {
-        let mut hash = Sha256::new();
-        for resource in &resources {
-            hash.update(&resource.body.value);
-        }
-        let version = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let version = digest(resources.iter().map(|resource| &resource.body.value));
         Self { version, resources }
     }
 }

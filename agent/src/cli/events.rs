@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::survey::Access;
 use super::{FINE, unanswered};
 use crate::config::{EventsFlags, EventsOutput};
-use crate::fleet::history::Event;
+use crate::fleet::events::Event;
 use crate::registry::operator::events;
 
 /// Between looks for what is new. A list from a revision on costs etcd next to nothing when there is nothing.

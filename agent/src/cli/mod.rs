@@ -19,7 +19,7 @@ use crate::config::RegistryFlags;
 use crate::metrics::Metrics;
 use crate::pki::Wrong;
 use crate::pki::tls::{Needs, Tls};
-use crate::registry::etcd::Etcd;
+use crate::registry::client::Etcd;
 
 /// Exit codes, the same for all commands; 2 is a wrong command line, 130 an interrupt.
 const FINE: u8 = 0;
@@ -69,7 +69,7 @@ fn block_on(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result
 }
 
 /// The registry is silent, which is no answer to any question.
-fn unanswered(error: &crate::registry::etcd::CallError) -> u8 {
+fn unanswered(error: &crate::registry::client::CallError) -> u8 {
     tracing::error!(%error, "the registry does not answer: nothing can be said");
     UNKNOWN
 }

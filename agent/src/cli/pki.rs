@@ -17,7 +17,7 @@ use crate::pki::renew::renew;
 use crate::pki::show::{Entry, State, show};
 use crate::pki::store::Store;
 use crate::registry::auth;
-use crate::registry::etcd::CallError;
+use crate::registry::client::CallError;
 
 /// Between two questions to an etcd that does not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);

@@ -10,7 +10,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::survey::{Access, File, Line, Survey, state};
+use super::survey::{Access, File, Line, Survey};
 use super::{DIFFERENT, FINE, unanswered};
 use crate::config::{StatusFlags, StatusOutput};
 use crate::registry::operator::{leases_left, members_that_answer};
@@ -128,7 +128,7 @@ fn cells(survey: &Survey, line: &Line, beside: &Beside) -> Vec<String> {
         line.name.clone(),
         line.ip.to_string(),
         if line.leader { "leader".into() } else { String::new() },
-        state(line.state).to_owned(),
+        line.state.as_str().to_owned(),
         up(&line.since).unwrap_or_else(|| NOT_KNOWN.into()),
         left.map_or_else(|| NOT_KNOWN.into(), |left| format!("{}s", left.as_secs())),
         file(&line.file),
@@ -219,8 +219,8 @@ fn document(flags: &StatusFlags, survey: &Survey, beside: &Beside) -> Value {
                 File::Unknown { why } => (NOT_KNOWN, None, why.as_str()),
             };
             json!({
-                "id": format!("{}-{}", line.name, line.instance), "name": line.name, "ip": line.ip, "port": line.http,
-                "leader": line.leader, "state": state(line.state), "reason": line.reason, "since": line.since,
+                "id": line.id(), "name": line.name, "ip": line.ip, "port": line.http,
+                "leader": line.leader, "state": line.state.as_str(), "reason": line.reason, "since": line.since,
                 "lease_s": beside.left.get(&line.lease).map(Duration::as_secs), "routable": line.routable,
                 "file": { "verdict": verdict, "revision": revision, "note": note }, "version": line.version,
             })

@@ -17,10 +17,10 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use crate::config::FleetFlags;
-use crate::fleet::{Candidate, KeySpace, NodeState, Roster};
+use crate::fleet::{Candidate, EnvoyValue, KeySpace, NodeState, Roster, node_id};
 use crate::registry::address::{address_by_any, allowed_networks};
-use crate::registry::etcd::{CallError, Etcd};
-use crate::registry::operator::{EnvoyRecord, envoys};
+use crate::registry::client::{CallError, Etcd};
+use crate::registry::envoys::envoys;
 
 /// Longest wait for one node's file.
 const FILE_BOUND: Duration = Duration::from_secs(1);
@@ -54,6 +54,13 @@ pub(super) struct Line {
     pub file: File,
 }
 
+impl Line {
+    /// `name-instance`.
+    pub(super) fn id(&self) -> String {
+        node_id(&self.name, &self.instance)
+    }
+}
+
 /// What one node's `ips.json` says, next to the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum File {
@@ -80,7 +87,7 @@ pub(super) struct Survey {
     pub digest: String,
     pub skipped: Vec<String>,
     pub lines: Vec<Line>,
-    pub envoys: BTreeMap<String, EnvoyRecord>,
+    pub envoys: BTreeMap<String, EnvoyValue>,
 }
 
 /// Whether the one that leads has an Envoy.
@@ -160,7 +167,7 @@ impl Survey {
         self.lines.iter().filter(|line| matches!(line.file, File::Agrees { .. })).count()
     }
 
-    pub(super) fn connected(&self) -> impl Iterator<Item = (&String, &EnvoyRecord)> {
+    pub(super) fn connected(&self) -> impl Iterator<Item = (&String, &EnvoyValue)> {
         self.envoys.iter().filter(|(_, envoy)| contact(envoy, &self.roster) == Contact::Connected)
     }
 
@@ -176,7 +183,7 @@ impl Survey {
     }
 
     /// Whether an Envoy has acknowledged what the registry says now.
-    pub(super) fn is_in_sync(&self, envoy: &EnvoyRecord) -> bool {
+    pub(super) fn is_in_sync(&self, envoy: &EnvoyValue) -> bool {
         envoy.digest.as_deref() == Some(&*self.digest)
     }
 
@@ -189,7 +196,7 @@ impl Survey {
     }
 }
 
-pub(super) fn contact(envoy: &EnvoyRecord, roster: &Roster) -> Contact {
+pub(super) fn contact(envoy: &EnvoyValue, roster: &Roster) -> Contact {
     match envoy.connected {
         false => Contact::Gone,
         true if roster.leader().map(|leader| leader.create_revision) == Some(envoy.writer) => {
@@ -229,9 +236,7 @@ struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     fn new(registry: Option<&'a str>, digest: &'a str, lines: &[Line]) -> Self {
-        let known = lines.iter().map(|line| {
-            (format!("{}-{}", line.name, line.instance), line.ip, state(line.state), line.leader)
-        });
+        let known = lines.iter().map(|line| (line.id(), line.ip, line.state.as_str(), line.leader));
         Self { registry, digest, known: known.collect(), seen: Vec::new() }
     }
 
@@ -278,14 +283,6 @@ impl<'a> Comparison<'a> {
             return differs("other states");
         }
         File::Agrees { revision }
-    }
-}
-
-pub(super) fn state(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Serving => "serving",
-        NodeState::Draining => "draining",
-        NodeState::Lost => "lost",
     }
 }
 

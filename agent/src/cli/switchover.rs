@@ -11,7 +11,8 @@ use super::survey::{Access, Survey};
 use super::which::which;
 use super::{FAILED, FINE, TIMED_OUT, unanswered};
 use crate::config::SwitchoverFlags;
-use crate::fleet::Candidate;
+use crate::fleet::{Candidate, EnvoyValue};
+use crate::registry::envoys::envoys;
 use crate::registry::operator::switch;
 
 const LOOK: Duration = Duration::from_millis(50);
@@ -77,9 +78,9 @@ fn chosen<'a>(survey: &'a Survey, to: Option<&str>) -> Result<(&'a Candidate, &'
         }
         None => survey
             .roster
-            .candidates()
-            .filter(|other| other.lease != leader.lease)
-            .min_by_key(|other| (other.create_revision, other.lease))
+            .line()
+            .into_iter()
+            .find(|other| other.lease != leader.lease)
             .ok_or("nobody else stands for it")?,
     };
     if to.lease == leader.lease {
@@ -98,12 +99,11 @@ fn name(survey: &Survey, candidate: &Candidate) -> String {
 }
 
 /// Whether it leads, and as many Envoys are with it as were with its predecessor.
-async fn leads(access: &Access, to: &Candidate, envoys: usize) -> bool {
-    let known = tokio::join!(access.roster(), crate::registry::operator::envoys(&access.etcd, &access.space));
+async fn leads(access: &Access, to: &Candidate, at_least: usize) -> bool {
+    let known = tokio::join!(access.roster(), envoys(&access.etcd, &access.space));
     let (Ok((roster, _)), Ok(known)) = known else { return false };
-    let with_it = |envoy: &&crate::registry::operator::EnvoyRecord| {
-        envoy.connected && envoy.writer == to.create_revision && envoy.digest.is_some()
-    };
+    let with_it =
+        |envoy: &&EnvoyValue| envoy.connected && envoy.writer == to.create_revision && envoy.digest.is_some();
     roster.leader().is_some_and(|leader| leader.lease == to.lease)
-        && known.values().filter(with_it).count() >= envoys
+        && known.values().filter(with_it).count() >= at_least
 }

@@ -9,7 +9,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::survey::{Access, File, Line, Survey, state};
+use super::survey::{Access, File, Line, Survey};
 use super::{DIFFERENT, FINE, UNKNOWN, unanswered};
 use crate::config::{Output, VerifyFlags};
 
@@ -111,7 +111,7 @@ fn table(found: &Findings) -> String {
     table.load_style(NOTHING).set_header(["NODE", "REGISTRY", "FILE", "ENVOY", "VERDICT"]);
     for line in &survey.lines {
         let [file, envoy, verdict] = verdict(survey, line);
-        table.add_row([line.name.as_str(), state(line.state), &file, &envoy, &verdict]);
+        table.add_row([line.name.as_str(), line.state.as_str(), &file, &envoy, &verdict]);
     }
     let mut text = format!("{table}\n");
     for said in found.differences.iter().chain(&found.unknown) {
@@ -159,7 +159,7 @@ fn document(found: &Findings) -> Value {
         .iter()
         .map(|line| {
             let [file, envoy, verdict] = verdict(survey, line);
-            json!({ "name": line.name, "ip": line.ip, "registry": state(line.state), "file": file, "envoy": envoy, "verdict": verdict })
+            json!({ "name": line.name, "ip": line.ip, "registry": line.state.as_str(), "file": file, "envoy": envoy, "verdict": verdict })
         })
         .collect();
     json!({

@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep};
 use super::survey::{Access, Contact, contact};
 use super::{FINE, TIMED_OUT, UNKNOWN};
 use crate::config::{Awaited, WaitFlags};
+use crate::fleet::EnvoyValue;
 use crate::fleet::Roster;
-use crate::registry::etcd::CallError;
-use crate::registry::operator::{EnvoyRecord, envoys};
+use crate::registry::client::CallError;
+use crate::registry::envoys::envoys;
 
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -55,7 +56,7 @@ async fn look(access: &Access, awaited: &Awaited) -> Result<Vec<String>, CallErr
 }
 
 /// Why an Envoy is not in touch with the one that leads, or behind what it is told.
-fn behind(id: &str, record: Option<&EnvoyRecord>, roster: &Roster) -> Option<String> {
+fn behind(id: &str, record: Option<&EnvoyValue>, roster: &Roster) -> Option<String> {
     let Some(envoy) = record else { return Some(format!("no leader has met envoy {id}")) };
     match contact(envoy, roster) {
         Contact::Gone => Some(format!("envoy {id} is not connected")),

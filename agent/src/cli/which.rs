@@ -4,21 +4,20 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::Result;
 
-use super::survey::{Line, Survey, state};
+use super::survey::{Line, Survey};
 
 /// The one line whose name, address or beginning of the id this is.
 ///
 /// # Errors
 /// None or several, in a sentence that names them.
 pub(super) fn which<'a>(survey: &'a Survey, typed: &str) -> Result<&'a Line, String> {
-    let id = |line: &Line| format!("{}-{}", line.name, line.instance);
     let exact = |line: &&Line| line.name == typed || line.ip.to_string() == typed;
-    let begins = |line: &&Line| !typed.is_empty() && id(line).starts_with(typed);
+    let begins = |line: &&Line| !typed.is_empty() && line.id().starts_with(typed);
     let mut found: Vec<&Line> = survey.lines.iter().filter(exact).collect();
     if found.is_empty() {
         found = survey.lines.iter().filter(begins).collect();
     }
-    let names = |lines: &[&Line]| lines.iter().map(|line| id(line)).collect::<Vec<_>>().join(", ");
+    let names = |lines: &[&Line]| lines.iter().map(|line| line.id()).collect::<Vec<_>>().join(", ");
     match found[..] {
         [line] => Ok(line),
         [] => {
@@ -32,7 +31,7 @@ pub(super) fn which<'a>(survey: &'a Survey, typed: &str) -> Result<&'a Line, Str
 /// The node as it is, in a line.
 pub(super) fn shown(line: &Line) -> String {
     let role = if line.leader { ", leads" } else { "" };
-    format!("{} {} {}{role}", line.name, line.ip, state(line.state))
+    format!("{} {} {}{role}", line.name, line.ip, line.state.as_str())
 }
 
 /// Asks on a terminal; a script is taken at its word.

@@ -11,10 +11,7 @@ use super::{
     MAX_DRAIN_SECONDS, MAX_KEEP_MARKS_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_SILENCE_SECONDS,
     MAX_SINCE_SECONDS, MAX_TRUSTED_PROXIES, MAX_WAIT_SECONDS, OnExit, STOP_GRACE_SECONDS, TTL_SECONDS,
 };
-use crate::fleet::is_name;
-
-/// What muster itself keeps below a prefix. Below one of these names a second fleet would lie inside the first one's keys.
-const ROOMS: [&str; 7] = ["drained", "envoys", "history", "leader", "life", "marks", "nodes"];
+use crate::fleet::{FIRST_PARTS, is_name};
 
 pub(super) fn on_exit(text: &str) -> Result<OnExit, String> {
     match text {
@@ -65,7 +62,7 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
             trimmed.len()
         ));
     }
-    if let Some(room) = trimmed.split('/').skip(2).find(|part| ROOMS.contains(part)) {
+    if let Some(room) = trimmed.split('/').skip(2).find(|part| FIRST_PARTS.contains(part)) {
         return Err(format!(
             "it lies among the keys of another fleet: below a prefix `{room}` is muster's own; {usage}"
         ));

@@ -2,20 +2,25 @@
 //!
 //! Everything here is pure: no I/O, no clock, nothing that can fail.
 
-pub mod history;
+pub mod acknowledgements;
+mod digest;
+mod entry;
+pub mod events;
+mod keys;
+mod leadership;
+mod names;
 mod node;
-mod parse;
 mod roster;
-mod space;
-mod state;
-pub mod through;
+mod values;
 pub mod verdict;
 
+pub use digest::digest;
+pub use entry::{Entry, Rejection, RejectionReason, parse};
+pub use keys::{FIRST_PARTS, KeySpace};
+pub use leadership::{Contact, Leadership};
+pub use names::{is_instance, is_name, node_id};
 pub use node::{Candidate, Change, Life, Mark, Node, NodeState, Ports, Put};
-pub use parse::{
-    Entry, MAX_VALUE_BYTES, Rejection, RejectionReason, candidate_value, is_instance, is_name, life_value,
-    node_value, parse,
-};
 pub use roster::{Roster, Row};
-pub use space::KeySpace;
-pub use state::{Contact, Leadership};
+pub use values::{
+    CursorValue, DrainedValue, EnvoyValue, MAX_VALUE_BYTES, Value, candidate_value, life_value, node_value,
+};

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
+use super::names::node_id;
+
 /// What a node says of itself: `serving` is routable, the others are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -13,6 +15,18 @@ pub enum NodeState {
     Draining,
     /// Found dead; its key is about to be deleted.
     Lost,
+}
+
+impl NodeState {
+    pub const ALL: [Self; 3] = [Self::Serving, Self::Draining, Self::Lost];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// Ports of one node, all on its one address.
@@ -57,6 +71,13 @@ pub struct Candidate {
     pub mod_revision: i64,
 }
 
+impl Node {
+    /// `name-instance`.
+    pub fn id(&self) -> String {
+        node_id(&self.name, &self.instance)
+    }
+}
+
 impl Candidate {
     /// Whether it is the same candidacy, also when its key was written again meanwhile.
     pub fn is(&self, other: &Candidate) -> bool {
@@ -65,9 +86,11 @@ impl Candidate {
 }
 
 /// An operator's mark on a node's name: it stays registered and is not routed to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
+    #[serde(default)]
     pub since: String,
+    #[serde(default)]
     pub why: String,
 }
 

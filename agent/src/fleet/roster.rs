@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::node::{Candidate, Change, Life, Mark, Node, NodeState};
-use super::parse::{Entry, Rejection, parse};
-use super::space::KeySpace;
+use super::digest::digest;
+use super::entry::{Entry, Rejection, parse};
+use super::keys::KeySpace;
+use super::node::{Candidate, Change, Life, Mark, Node, NodeState, Ports};
 
 /// Reaped instances remembered.
 const MAX_REAPED: usize = 256;
@@ -47,7 +46,29 @@ pub struct Roster {
     reaped: BTreeMap<String, i64>,
     /// Every key of the range, readable or not, with its mod revision: what one history is known by.
     keys: BTreeMap<Vec<u8>, i64>,
-    content: Arc<[u8]>,
+    content: Arc<Content>,
+}
+
+/// What the files say, but for the revision.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Content {
+    life: Option<String>,
+    /// Also when no row carries it: the page tells a leader whose nginx is down from no leader at all.
+    leader: Option<String>,
+    rows: Vec<ContentRow>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct ContentRow {
+    name: String,
+    instance: String,
+    ip: Ipv4Addr,
+    ports: Ports,
+    state: NodeState,
+    reason: String,
+    since: String,
+    version: String,
+    leader: bool,
 }
 
 impl Roster {
@@ -67,7 +88,7 @@ impl Roster {
         let rejections = entries.iter().filter_map(|entry| roster.apply_one(space, entry)).collect();
         let youngest = entries.iter().map(|entry| entry.revision).max().unwrap_or(0);
         roster.applied = youngest;
-        roster.content = roster.canonical().into();
+        roster.content = roster.content().into();
         roster.revision = header_revision.max(youngest);
         if let Some(before) = before.filter(|before| before.epoch == epoch) {
             roster.applied = roster.applied.max(before.applied);
@@ -95,8 +116,8 @@ impl Roster {
             }
             let revision = one_revision[0].revision;
             next.applied = revision;
-            let content = next.canonical();
-            if *content != *next.content {
+            let content = next.content();
+            if content != *next.content {
                 next.content = content.into();
                 next.revision = revision;
             }
@@ -143,20 +164,23 @@ impl Roster {
 
     /// Hash of the routable endpoints, 16 hex digits: equal digests mean that two agents tell Envoy the same.
     pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        for endpoint in self.routable() {
-            hash.update(endpoint.ip().octets());
-            hash.update(endpoint.port().to_be_bytes());
-        }
-        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest(self.routable().iter().map(|endpoint| {
+            let mut bytes = endpoint.ip().octets().to_vec();
+            bytes.extend(endpoint.port().to_be_bytes());
+            bytes
+        }))
     }
 
-    /// The candidate that leads: lowest (create revision, key).
+    /// The candidates in the order in which they lead: by (create revision, key). The first one does.
+    pub fn line(&self) -> Vec<&Candidate> {
+        let mut line: Vec<_> = self.candidates.iter().collect();
+        line.sort_by_key(rank);
+        line.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    /// The first in line.
     pub fn leader(&self) -> Option<&Candidate> {
-        self.candidates
-            .iter()
-            .min_by_key(|(key, candidate)| (candidate.create_revision, *key))
-            .map(|(_, c)| c)
+        self.candidates.iter().min_by_key(rank).map(|(_, candidate)| candidate)
     }
 
     /// Id of the registry's life, once known.
@@ -255,22 +279,31 @@ impl Roster {
         }
     }
 
-    /// What the files say, as bytes to compare: everything but the revision.
-    fn canonical(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let life = self.life.as_ref().map_or("", |life| life.id.as_str());
-        bytes.extend_from_slice(life.as_bytes());
-        // Also when no row carries it: the page tells a leader whose nginx is down from no leader at all.
-        let leader = self.leader().map(|candidate| &candidate.instance);
-        bytes.extend_from_slice(format!("\n{leader:?}").as_bytes());
-        for row in self.rows() {
-            let n = row.node;
-            let line = (
-                (&n.name, &n.instance, n.ip, n.ports.http, n.ports.control, n.ports.metrics),
-                (row.state, &n.reason, &n.since, &n.version, row.leader),
-            );
-            bytes.extend_from_slice(format!("\n{line:?}").as_bytes());
+    fn content(&self) -> Content {
+        let row = |row: &Row| {
+            let Node { ip, ports, .. } = *row.node;
+            let Node { name, instance, reason, since, version, .. } = row.node.clone();
+            ContentRow {
+                name,
+                instance,
+                ip,
+                ports,
+                state: row.state,
+                reason,
+                since,
+                version,
+                leader: row.leader,
+            }
+        };
+        Content {
+            life: self.life.as_ref().map(|life| life.id.clone()),
+            leader: self.leader().map(|candidate| candidate.instance.clone()),
+            rows: self.rows().iter().map(row).collect(),
         }
-        bytes
     }
+}
+
+/// By what candidates stand in line: an older key before a younger one, and of two of one transaction the lower.
+fn rank<'a>((key, candidate): &(&'a Vec<u8>, &Candidate)) -> (i64, &'a [u8]) {
+    (candidate.create_revision, key)
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::files::Publisher;
 use super::render::{About, json};
-use crate::fleet::history::Event;
+use crate::fleet::events::Event;
 use crate::metrics::{ListFile, Metrics, WriteResult};
 
 /// Pause after a failed write.

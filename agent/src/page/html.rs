@@ -175,17 +175,17 @@ fn lower_first(sentence: &str) -> String {
 impl<'a> Line<'a> {
     fn new(row: &Row<'a>) -> Self {
         let node = row.node;
-        let (state, glyph) = match row.state {
-            NodeState::Serving => ("serving", "●"),
-            NodeState::Draining => ("draining", "◐"),
-            NodeState::Lost => ("lost", "✕"),
+        let glyph = match row.state {
+            NodeState::Serving => "●",
+            NodeState::Draining => "◐",
+            NodeState::Lost => "✕",
         };
         Self {
             ip: node.ip,
             port: node.ports.http,
             name: &node.name,
             leader: row.leader,
-            state,
+            state: row.state.as_str(),
             glyph,
             reason: &node.reason,
             since: Moment::new(&node.since),

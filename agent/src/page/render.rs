@@ -112,7 +112,7 @@ impl<'a> Item<'a> {
     fn new(row: &Row<'a>) -> Self {
         let node = row.node;
         Self {
-            id: format!("{}-{}", node.name, node.instance),
+            id: node.id(),
             name: &node.name,
             ip: node.ip,
             port: node.ports.http,

@@ -17,6 +17,7 @@ use super::proto::{Attendance, Roll};
 use super::wire::Closed;
 use crate::fleet::verdict::Ending;
 use crate::fleet::{Candidate, Roster};
+use crate::latest;
 
 /// Pause before a leader is attended again that did not take it or let go of it.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -51,9 +52,7 @@ impl AttendLeader {
             let Some(leader) =
                 leader.filter(|leader| leader.control.port() != 0 && leader.instance != self.instance)
             else {
-                if self.roster.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+                latest::changed(&mut self.roster).await;
                 continue;
             };
             let mut ending = self.attend(&leader).await;

@@ -167,8 +167,7 @@ async fn look_into_leader(
 
 /// 0 for the candidate next in line after the leader; `None` for the leader itself and for who is no candidate.
 fn place_in_line(roster: &Roster, instance: &str) -> Option<u32> {
-    let mut line: Vec<&Candidate> = roster.candidates().collect();
-    line.sort_by_key(|candidate| (candidate.create_revision, format!("{:x}", candidate.lease)));
+    let line = roster.line();
     let place = line.iter().position(|candidate| candidate.instance == instance)?;
     u32::try_from(place.checked_sub(1)?).ok()
 }

@@ -5,7 +5,7 @@
 
 use etcd_client::{AuthClient, Error, Permission, PermissionType, UserAddOptions};
 
-use super::etcd::{CallError, Etcd};
+use super::client::{CallError, Etcd};
 use crate::metrics::Op;
 
 /// etcd's own all-powerful user and role.

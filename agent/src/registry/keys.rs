@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 
-use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use etcd_client::TxnOp;
 
-use super::etcd::{CallError, Etcd};
+use super::client::{CallError, Etcd, txn};
 use crate::fleet::{KeySpace, Node, Roster, candidate_value, life_value, node_value};
-use crate::metrics::Op;
 
 /// Laps over all members before a write is given up for now.
 const LAPS: usize = 2;
@@ -32,11 +31,8 @@ pub async fn put(
     let node_key = space.node_key(&node.name, &node.instance);
     let candidate_key = space.candidate_key(lease);
     let value = node_value(node);
-    let done = [
-        Compare::lease(candidate_key.clone(), CompareOp::Equal, lease),
-        Compare::value(node_key.clone(), CompareOp::Equal, value.clone()),
-        Compare::lease(node_key.clone(), CompareOp::Equal, lease),
-    ];
+    let done =
+        [txn::leased(&candidate_key, lease), txn::holds(&node_key, &value), txn::leased(&node_key, lease)];
     let rivals = roster.nodes().filter(|other| other.ip == node.ip && other.instance != node.instance);
     let mut gone: BTreeSet<Vec<u8>> =
         previous.map(|previous| space.candidate_key(previous)).into_iter().collect();
@@ -46,11 +42,10 @@ pub async fn put(
     }
     // A stray key can hang on this node's own lease; put and delete of one key in one transaction is refused.
     gone.remove(&candidate_key);
-    let mut write: Vec<TxnOp> = gone.into_iter().map(|key| TxnOp::delete(key, None)).collect();
-    write.push(TxnOp::put(candidate_key, candidate_value(&node.instance, control_address(node)), on(lease)));
-    write.push(TxnOp::put(node_key.clone(), value, on(lease)));
-    let txn = Txn::new().when(done).and_then([TxnOp::get(node_key, None)]).or_else(write);
-    commit(etcd, txn).await.map(|answer| revision(&answer))
+    let mut write: Vec<TxnOp> = gone.iter().map(|key| txn::delete(key)).collect();
+    write.push(put_candidate(space, node, lease));
+    write.push(txn::put_leased(&node_key, value, lease));
+    etcd.write_once(LAPS, &done, &node_key, &write).await
 }
 
 /// Deletes the node key and keeps the candidate key: nginx does not answer, the agent does. Without a put where none is
@@ -59,11 +54,9 @@ pub async fn put(
 /// # Errors
 /// As [`Etcd::call`]; `NotFound` when the lease is gone.
 pub async fn withdraw(etcd: &Etcd, space: &KeySpace, node: &Node, lease: i64) -> Result<i64, CallError> {
-    let revision = delete(etcd, space.node_key(&node.name, &node.instance)).await?;
-    let candidate_key = space.candidate_key(lease);
-    let there = Compare::lease(candidate_key.clone(), CompareOp::Equal, lease);
-    let put = TxnOp::put(candidate_key, candidate_value(&node.instance, control_address(node)), on(lease));
-    match commit(etcd, Txn::new().when([there]).or_else([put])).await {
+    let revision = delete(etcd, &space.node_key(&node.name, &node.instance)).await?;
+    let there = txn::leased(&space.candidate_key(lease), lease);
+    match etcd.commit(LAPS, &[there], &[], &[put_candidate(space, node, lease)]).await {
         Err(error) if error.is_no_space() => Ok(revision),
         outcome => outcome.map(|_| revision),
     }
@@ -82,13 +75,12 @@ pub async fn put_draining(
 ) -> Result<i64, CallError> {
     let node_key = space.node_key(&node.name, &node.instance);
     let value = node_value(node);
-    let done = [Compare::value(node_key.clone(), CompareOp::Equal, value.clone())];
-    let mut write = vec![TxnOp::put(node_key.clone(), value, on(lease))];
+    let done = txn::holds(&node_key, &value);
+    let mut write = vec![txn::put_leased(&node_key, value, lease)];
     if !leading {
-        write.push(TxnOp::delete(space.candidate_key(lease), None));
+        write.push(txn::delete(&space.candidate_key(lease)));
     }
-    let txn = Txn::new().when(done).and_then([TxnOp::get(node_key, None)]).or_else(write);
-    commit(etcd, txn).await.map(|answer| revision(&answer))
+    etcd.write_once(LAPS, &[done], &node_key, &write).await
 }
 
 /// Deletes the own candidate key: the next in line leads.
@@ -96,15 +88,15 @@ pub async fn put_draining(
 /// # Errors
 /// As [`Etcd::call`].
 pub async fn resign(etcd: &Etcd, space: &KeySpace, lease: i64) -> Result<(), CallError> {
-    delete(etcd, space.candidate_key(lease)).await.map(drop)
+    delete(etcd, &space.candidate_key(lease)).await.map(drop)
 }
 
 /// Deletes one key; the revision by which it is gone.
 ///
 /// # Errors
 /// As [`Etcd::call`].
-pub async fn delete(etcd: &Etcd, key: Vec<u8>) -> Result<i64, CallError> {
-    commit(etcd, Txn::new().and_then([TxnOp::delete(key, None)])).await.map(|answer| revision(&answer))
+pub async fn delete(etcd: &Etcd, key: &[u8]) -> Result<i64, CallError> {
+    etcd.delete(LAPS, key).await
 }
 
 /// 16 hex digits that nobody else has.
@@ -119,35 +111,16 @@ async fn ensure_life(etcd: &Etcd, space: &KeySpace, roster: &Roster) -> Result<(
     }
     let key = space.life_key();
     let known = roster.keys().get(&key).copied().unwrap_or(0);
-    let unchanged = Compare::mod_revision(key.clone(), CompareOp::Equal, known);
-    let txn = Txn::new().when([unchanged]).and_then([TxnOp::put(key, life_value(&new_id()), None)]);
-    commit(etcd, txn).await.map(drop)
+    let put = txn::put(&key, life_value(&new_id()));
+    etcd.commit(LAPS, &[txn::modified_at(&key, known)], &[put], &[]).await.map(drop)
 }
 
-async fn commit(etcd: &Etcd, txn: Txn) -> Result<TxnResponse, CallError> {
-    etcd.call(Op::Txn, LAPS, |client| {
-        let txn = txn.clone();
-        async move { client.kv_client().txn(txn).await }
-    })
-    .await
-}
-
-/// The revision of the write, or of the earlier one that it recognized.
-fn revision(answer: &TxnResponse) -> i64 {
-    let written_now = answer.header().map_or(0, |header| header.revision());
-    let responses = answer.op_responses();
-    let earlier = responses.iter().find_map(|response| match response {
-        TxnOpResponse::Get(get) => get.kvs().first().map(|kv| kv.mod_revision()),
-        _ => None,
-    });
-    earlier.unwrap_or(written_now)
+fn put_candidate(space: &KeySpace, node: &Node, lease: i64) -> TxnOp {
+    let value = candidate_value(&node.instance, control_address(node));
+    txn::put_leased(&space.candidate_key(lease), value, lease)
 }
 
 /// Where the agent serves ADS.
 fn control_address(node: &Node) -> SocketAddrV4 {
     SocketAddrV4::new(node.ip, node.ports.control)
-}
-
-fn on(lease: i64) -> Option<PutOptions> {
-    Some(PutOptions::new().with_lease(lease))
 }

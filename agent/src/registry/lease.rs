@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::etcd::{CallError, Etcd, classify};
+use super::client::{CallError, Etcd, classify};
 use crate::clock::{BootTime, SharedTime};
+use crate::latest;
 use crate::metrics::{Op, OpResult};
 
 /// A lease is renewed this many times within its time to live.
@@ -116,10 +117,7 @@ impl Lease {
     /// Waits until etcd has said that the lease is gone. A deadline that passes is not enough: while etcd is away a
     /// lease may outlive it, and then nothing has to be registered again.
     pub async fn lost(&self) {
-        let mut lost = self.lost.clone();
-        if lost.wait_for(|lost| *lost).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        latest::wait_for(&mut self.lost.clone(), |lost| *lost).await;
     }
 
     /// Stops renewing, so that the lease ends by itself.
@@ -248,7 +246,7 @@ impl Renewal {
             Ok(_) => OpResult::Failed,
             Err(_) => OpResult::Unknown,
         };
-        self.etcd.count(Op::Renew, result, started);
+        self.etcd.note(Op::Renew, result, started);
         match outcome {
             Ok(Ok(true)) => Renewed::Yes,
             Ok(Ok(false)) => Renewed::Gone,

@@ -1,17 +1,16 @@
-//! Everything that knows etcd: the client and its retries, the lease, this node's own keys, who leads, and the watch
-//! that feeds the roster.
+//! Everything that knows etcd: the client and its retries, the lease, this node's own keys, the watch that feeds the
+//! roster, and what only the leader does.
 
 pub mod address;
 pub mod auth;
-mod channel;
+pub mod client;
 pub mod drained;
-pub mod election;
-pub mod etcd;
-pub mod history;
+pub mod envoys;
 pub mod keys;
+pub mod leader;
 pub mod lease;
-pub mod marks;
 pub mod operator;
 pub mod reap;
+pub mod recent_events;
 pub mod registration;
 pub mod watch;

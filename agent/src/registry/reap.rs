@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, TxnOp};
 use renewals::{Renewals, Word};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::etcd::{CallError, Etcd};
+use super::client::{CallError, Etcd, txn};
 use super::keys;
 use super::lease::Lease;
 use crate::clock::wall;
@@ -181,63 +181,45 @@ impl Reap {
     /// `lost` and the end of the candidacy, then the end of the key. Whether it was done.
     async fn remove(&self, case: &Case, with_node: bool) -> Result<bool, CallError> {
         let own = self.space.candidate_key(case.own.lease);
-        let mut guards = vec![Compare::create_revision(own, CompareOp::Equal, case.own.create_revision)];
+        let mut guards = vec![txn::created_at(&own, case.own.create_revision)];
         let mut writes = Vec::new();
         if let Some(candidate) = &case.candidate {
             let key = self.space.candidate_key(candidate.lease);
             if case.verdict.role == Role::Leader {
-                guards.push(Compare::create_revision(
-                    key.clone(),
-                    CompareOp::Equal,
-                    candidate.create_revision,
-                ));
+                guards.push(txn::created_at(&key, candidate.create_revision));
             }
-            writes.push(TxnOp::delete(key, None));
+            writes.push(txn::delete(&key));
         }
-        let node = case.node.as_ref().filter(|_| with_node);
-        let mut lost = Vec::new();
-        if let Some(node) = node {
-            let key = self.space.node_key(&node.name, &node.instance);
-            let reason = case.verdict.why.clone();
-            let took_ms = Some(case.detected_ms());
-            lost =
-                node_value(&Node { state: NodeState::Lost, reason, since: wall(), took_ms, ..node.clone() });
-            guards.push(Compare::mod_revision(key.clone(), CompareOp::Equal, node.mod_revision));
-            writes.push(TxnOp::put(key, lost.clone(), Some(PutOptions::new().with_lease(node.lease))));
-        }
-        let Some(node) = node else {
-            return self.commit(guards, writes, None).await.map(|done| done.is_some());
+        let Some(node) = case.node.as_ref().filter(|_| with_node) else {
+            return Ok(self.etcd.commit(1, &guards, &writes, &[]).await?.succeeded);
         };
         let key = self.space.node_key(&node.name, &node.instance);
-        let Some(revision) = self.commit(guards, writes, Some((&key, &lost))).await? else {
+        let reason = case.verdict.why.clone();
+        let took_ms = Some(case.detected_ms());
+        let lost =
+            node_value(&Node { state: NodeState::Lost, reason, since: wall(), took_ms, ..node.clone() });
+        guards.push(txn::modified_at(&key, node.mod_revision));
+        writes.push(txn::put_leased(&key, lost.clone(), node.lease));
+        let Some(revision) = self.mark_lost(&guards, &writes, &key, &lost).await? else {
             return Ok(false);
         };
-        let unchanged = vec![Compare::mod_revision(key.clone(), CompareOp::Equal, revision)];
-        self.commit(unchanged, vec![TxnOp::delete(key, None)], None).await?;
+        self.etcd.commit(1, &[txn::modified_at(&key, revision)], &[txn::delete(&key)], &[]).await?;
         Ok(true)
     }
 
     /// The revision at which `writes` were made, if the guards held. An attempt whose answer was lost may have made them:
     /// then the guards fail on that, and the key says so by holding the value.
-    async fn commit(
+    async fn mark_lost(
         &self,
-        guards: Vec<Compare>,
-        writes: Vec<TxnOp>,
-        made: Option<(&[u8], &[u8])>,
+        guards: &[Compare],
+        writes: &[TxnOp],
+        key: &[u8],
+        lost: &[u8],
     ) -> Result<Option<i64>, CallError> {
-        let found: Vec<TxnOp> = made.iter().map(|(key, _)| TxnOp::get(*key, None)).collect();
-        let answer = self.etcd.call(Op::Txn, 1, |client| {
-            let txn = Txn::new().when(guards.clone()).and_then(writes.clone()).or_else(found.clone());
-            async move { client.kv_client().txn(txn).await }
-        });
-        let answer = answer.await?;
-        if answer.succeeded() {
-            return Ok(Some(answer.header().map_or(0, |header| header.revision())));
+        let outcome = self.etcd.commit(1, guards, writes, &[txn::get(key)]).await?;
+        if outcome.succeeded {
+            return Ok(Some(outcome.revision));
         }
-        let Some(TxnOpResponse::Get(range)) = answer.op_responses().into_iter().next() else {
-            return Ok(None);
-        };
-        let own = range.kvs().iter().find(|kv| made.is_some_and(|(_, value)| kv.value() == value));
-        Ok(own.map(etcd_client::KeyValue::mod_revision))
+        Ok(outcome.found.filter(|found| found.value == lost).map(|found| found.mod_revision))
     }
 }

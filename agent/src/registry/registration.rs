@@ -14,11 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::etcd::{CallError, Etcd};
+use super::client::{CallError, Etcd};
 use super::keys;
 use super::lease::{Lease, Leases};
+use crate::backoff::jittered;
 use crate::clock::wall;
 use crate::fleet::{Contact, KeySpace, Node, NodeState, Ports, Roster};
+use crate::latest;
 use crate::metrics::Metrics;
 use turn::{Mine, Turn};
 
@@ -123,14 +125,9 @@ impl Registration {
 
     /// List and watch first, then nginx's first answer: whoever joins knows the fleet already.
     async fn first_ready(&mut self) {
-        let known = async {
-            let listed = self.epoch.wait_for(|epoch| *epoch > 0).await.is_ok();
-            let addressed = self.address.wait_for(Option::is_some).await.is_ok();
-            listed && addressed && self.ready.wait_for(|ready| *ready).await.is_ok()
-        };
-        if !known.await {
-            std::future::pending::<()>().await;
-        }
+        latest::wait_for(&mut self.epoch, |epoch| *epoch > 0).await;
+        latest::wait_for(&mut self.address, Option::is_some).await;
+        latest::wait_for(&mut self.ready, |ready| *ready).await;
     }
 
     /// One lease after the other, until told to leave.
@@ -336,5 +333,5 @@ impl Registration {
 }
 
 fn retry_pause() -> Duration {
-    RETRY_PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0)
+    jittered(RETRY_PAUSE)
 }

@@ -24,7 +24,8 @@ pub use contact::watch_contact;
 use hold::Hold;
 use trouble::Trouble;
 
-use super::etcd::{CALL_TIMEOUT, Etcd, change_of, classify};
+use super::client::{CALL_TIMEOUT, Etcd, change_of, classify, revision_of};
+use crate::backoff::jittered;
 use crate::clock::{BootTime, SharedTime};
 use crate::config::{Advertise, Allow};
 use crate::fleet::{Change, KeySpace, NodeState, Roster};
@@ -150,7 +151,7 @@ impl Watch {
             } else {
                 (pause * 2).min(REOPEN_PAUSE.1)
             };
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            sleep(jittered(pause)).await;
         }
     }
 
@@ -179,7 +180,7 @@ impl Watch {
             Ok(Err(_)) => OpResult::Failed,
             Err(_) => OpResult::Unknown,
         };
-        self.etcd.count(Op::Watch, result, started);
+        self.etcd.note(Op::Watch, result, started);
         match outcome {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(unreachable(classify(error).to_string())),
@@ -250,7 +251,7 @@ impl Watch {
             // Only an answer to a progress request promises that everything up to its revision has been delivered.
             // The one that says `created` carries the store's revision too, and events before it are still to come.
             if response.events().is_empty() && !response.created() {
-                self.seen = self.seen.max(response.header().map_or(0, |header| header.revision()));
+                self.seen = self.seen.max(revision_of(response.header()));
             }
             self.take(response.events());
         }

@@ -12,8 +12,9 @@ use etcd_client::{Client, PutOptions};
 use muster::config::Endpoint;
 use muster::fleet::{KeySpace, Leadership, Roster};
 use muster::metrics::Metrics;
-use muster::registry::etcd::Etcd;
-use muster::registry::marks::Marks;
+use muster::registry::client::Etcd;
+use muster::registry::leader::mark_expiry::ExpireMarks;
+use muster::registry::leader::term::Term;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -22,7 +23,8 @@ const MARK: &str = r#"{"v":1,"since":"2026-01-01T00:00:00Z","why":""}"#;
 
 /// An etcd of this test alone, with a candidate that leads.
 struct Registry {
-    marks: Marks,
+    etcd: Etcd,
+    marks: ExpireMarks,
     client: Client,
     leading: Leadership,
     process: Child,
@@ -65,14 +67,9 @@ impl Registry {
         let leading = Leadership { key, create_revision: put.header().unwrap().revision() };
         let endpoints: [Endpoint; 1] = [url.parse().unwrap()];
         let etcd = Etcd::new(&endpoints, 0, None, Metrics::new("", ""));
-        let marks = Marks {
-            etcd,
-            space,
-            keep: Duration::ZERO,
-            roster: watch::channel(Arc::default()).1,
-            leadership: watch::channel(None).1,
-        };
-        Some(Self { marks, client, leading, process, _tmp: tmp })
+        let roster = watch::channel(Arc::default()).1;
+        let marks = ExpireMarks { space, keep: Duration::ZERO, roster };
+        Some(Self { etcd, marks, client, leading, process, _tmp: tmp })
     }
 
     async fn put(&self, key: &str, value: &str) {
@@ -81,13 +78,14 @@ impl Registry {
 
     async fn roster(&self) -> Roster {
         let (start, end) = self.marks.space.range();
-        let listing = self.marks.etcd.list(&start, &end, 0).await.unwrap();
+        let listing = self.etcd.list(&start, &end, 0).await.unwrap();
         Roster::from_list(&self.marks.space, 1, &listing.entries, listing.revision, None).0
     }
 
     /// Whether the mark of `web` was said to be removed; and it is there if, and only if, it was not.
     async fn removes(&self, leading: &Leadership, roster: &Roster) -> bool {
-        let removed = self.marks.remove(leading, roster, "web").await.unwrap();
+        let term = Term { etcd: self.etcd.clone(), leadership: leading.clone() };
+        let removed = self.marks.remove(&term, roster, "web").await.unwrap();
         let there = self.client.kv_client().get("/muster/marks/web", None).await.unwrap();
         assert_eq!(there.count(), i64::from(!removed));
         removed

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fixture::{about, files, node, roster};
-use muster::fleet::history::events;
+use muster::fleet::events::events;
 use muster::fleet::{Contact, Node, NodeState, Roster};
 use muster::metrics::{ListFile, Metrics, WriteResult};
 use muster::page::{

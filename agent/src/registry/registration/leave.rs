@@ -43,7 +43,7 @@ impl Registration {
     /// Envoy's own checks have to notice. Either way those who are on their way here are served for a moment more.
     pub(super) async fn leave_unwritten(&mut self) -> Drain {
         let key = self.space.node_key(&self.identity.name, &self.identity.instance);
-        if let Err(error) = keys::delete(&self.etcd, key).await {
+        if let Err(error) = keys::delete(&self.etcd, &key).await {
             warn!(%error, "not withdrawn");
         }
         sleep(self.linger).await;

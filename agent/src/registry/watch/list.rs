@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 use tokio::time::sleep;
 use tracing::{error, warn};
 
 use super::{Trouble, Watch};
 use crate::clock::BootTime;
 use crate::fleet::{Rejection, Roster, life_value};
-use crate::metrics::{Op, WatchRestart};
-use crate::registry::etcd::{CallError, Listing};
+use crate::metrics::WatchRestart;
+use crate::registry::client::{CallError, Listing, txn};
 use crate::registry::keys::new_id;
 
 /// Between the two reads that must agree before a list that lost most of its nodes is believed.
@@ -118,14 +117,10 @@ impl Watch {
             self.stale_life = None;
             return;
         };
-        let guard =
-            Compare::mod_revision(self.settings.space.life_key(), CompareOp::Equal, found.mod_revision);
-        let put = TxnOp::put(self.settings.space.life_key(), life_value(&new_id()), None);
-        let outcome = self.etcd.call(Op::Txn, 2, |client| {
-            let txn = Txn::new().when([guard.clone()]).and_then([put.clone()]);
-            async move { client.kv_client().txn(txn).await }
-        });
-        match outcome.await {
+        let key = self.settings.space.life_key();
+        let (guard, put) =
+            (txn::modified_at(&key, found.mod_revision), txn::put(&key, life_value(&new_id())));
+        match self.etcd.commit(2, &[guard], &[put], &[]).await {
             Ok(_) => self.stale_life = None,
             Err(error) => warn!(%error, "the registry's life could not be replaced"),
         }

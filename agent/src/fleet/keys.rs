@@ -4,7 +4,23 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::parse::is_name;
+use super::names::{is_name, node_id};
+
+/// What muster keeps below a prefix, by the first part of the rest: nothing else may lie there.
+pub const FIRST_PARTS: [&str; 7] = ["drained", "envoys", "history", "leader", "life", "marks", "nodes"];
+
+/// What a key of the watched range is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// A node's id.
+    Node(&'a str),
+    /// A lease in hex.
+    Candidate(&'a str),
+    /// A node's name.
+    Mark(&'a str),
+    Life,
+    Other,
+}
 
 /// Where the fleet's keys live and which addresses it may publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +44,21 @@ impl KeySpace {
         (self.sub("leader/"), self.sub("nodes0"))
     }
 
+    /// What a key is about; `None` when it is not below the prefix.
+    pub fn key<'a>(&self, key: &'a [u8]) -> Option<Key<'a>> {
+        let rest = self.strip(key)?;
+        // A directory's own name is a key with an empty name in it.
+        Some(match rest.split_once('/').unwrap_or((rest, "")) {
+            ("nodes", id) => Key::Node(id),
+            ("leader", lease) => Key::Candidate(lease),
+            ("marks", name) => Key::Mark(name),
+            ("life", "") if rest == "life" => Key::Life,
+            _ => Key::Other,
+        })
+    }
+
     pub fn node_key(&self, name: &str, instance: &str) -> Vec<u8> {
-        self.sub(&format!("nodes/{name}-{instance}"))
+        self.sub(&format!("nodes/{}", node_id(name, instance)))
     }
 
     /// `[start, end)` of the keys of all nodes of a name; nodes of longer names that begin with it and a dash are in it too.
@@ -117,7 +146,7 @@ impl KeySpace {
     }
 
     /// What follows the prefix.
-    pub(super) fn strip<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+    fn strip<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
         std::str::from_utf8(key.strip_prefix(self.prefix.as_bytes())?).ok()?.strip_prefix('/')
     }
 

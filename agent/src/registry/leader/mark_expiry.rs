@@ -5,29 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp};
 use tokio::sync::watch::Receiver;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-use super::etcd::{CallError, Etcd};
+use super::term::{Duty, Term, TermError};
 use crate::clock::BootTime;
-use crate::fleet::{KeySpace, Leadership, Roster};
-use crate::metrics::Op;
+use crate::fleet::{KeySpace, Roster};
+use crate::registry::client::{CallError, txn};
 
 /// Pause before a removal that was not done is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest sleep: timers stand still while the machine is suspended, and absence does not.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// The leader's part.
-pub struct Marks {
-    pub etcd: Etcd,
+/// Removes the marks of names that are absent.
+pub struct ExpireMarks {
     pub space: KeySpace,
     /// How long a name may be absent.
     pub keep: Duration,
     pub roster: Receiver<Arc<Roster>>,
-    pub leadership: Receiver<Option<Leadership>>,
 }
 
 /// Since when each marked name has no node key, by this agent's own clock: a new leader begins again.
@@ -37,32 +35,18 @@ struct Absent {
     since: BTreeMap<String, BootTime>,
 }
 
-impl Marks {
-    /// Never returns; ends when dropped.
-    pub async fn run(mut self) {
-        loop {
-            let leading = self.leadership.borrow_and_update().clone();
-            match leading {
-                Some(leading) => self.lead(&leading).await,
-                None if self.leadership.changed().await.is_ok() => {}
-                None => std::future::pending::<()>().await,
-            }
-        }
-    }
+impl Duty for ExpireMarks {
+    const NAME: &'static str = "marks";
 
-    /// One term.
-    async fn lead(&mut self, leading: &Leadership) {
+    async fn lead(&mut self, term: &Term) -> Result<(), TermError> {
         let mut absent = Absent::default();
         loop {
             let roster = self.roster.borrow_and_update().clone();
-            if self.leadership.borrow().as_ref() != Some(leading) {
-                return;
-            }
             absent.look(&roster, &self.space, BootTime::now());
             let (due, next) = absent.due(self.keep, BootTime::now());
             for name in &due {
                 let absent_s = self.keep.as_secs();
-                match self.remove(leading, &roster, name).await {
+                match self.remove(term, &roster, name).await {
                     Ok(true) => {
                         info!(node = name, absent_s, "mark removed: nobody has had its name for long")
                     }
@@ -74,32 +58,28 @@ impl Marks {
             let pause = if due.is_empty() { next.min(LOOK_AGAIN) } else { RETRY_PAUSE };
             tokio::select! {
                 _ = self.roster.changed() => {}
-                _ = self.leadership.changed() => {}
                 () = sleep(pause) => {}
             }
         }
     }
+}
 
+impl ExpireMarks {
     /// Removes a mark as `roster` knows it; whether it was done. Not when another leads, when the mark is another, or when
     /// any node of that name has come since: a node key that the roster does not know was created after it.
     ///
     /// # Errors
     /// As [`Etcd::call`].
-    pub async fn remove(&self, leading: &Leadership, roster: &Roster, name: &str) -> Result<bool, CallError> {
+    pub async fn remove(&self, term: &Term, roster: &Roster, name: &str) -> Result<bool, CallError> {
         let mark = self.space.mark_key(name);
         let known = roster.keys().get(&mark).copied().unwrap_or(0);
         let (first, end) = self.space.nodes_named(name);
         let guards = [
-            Compare::create_revision(leading.key.clone(), CompareOp::Equal, leading.create_revision),
-            Compare::mod_revision(mark.clone(), CompareOp::Equal, known),
+            txn::modified_at(&mark, known),
             // The range has the nodes of longer names too; of no key at all, the revision counts as 0.
             Compare::create_revision(first, CompareOp::Less, roster.applied + 1).with_range(end),
         ];
-        let answer = self.etcd.call(Op::Txn, 1, |client| {
-            let txn = Txn::new().when(guards.clone()).and_then([TxnOp::delete(mark.clone(), None)]);
-            async move { client.kv_client().txn(txn).await }
-        });
-        Ok(answer.await?.succeeded())
+        term.commit_if(&guards, &[txn::delete(&mark)]).await
     }
 }
 

@@ -8,9 +8,10 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::{is_instance, is_name, plain};
 use super::node::{Node, NodeState};
-use super::parse::{is_instance, is_name, plain};
 use super::roster::Roster;
+use super::values::Value;
 
 /// Events that nodes serve as `history.json`.
 pub const RECENT_EVENTS: usize = 200;
@@ -100,6 +101,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// As it stands in the registry; `None` where somebody wrote something else there.
+    pub fn read(value: &[u8]) -> Option<Self> {
+        <Self as Value>::read(value).ok().filter(Self::is_presentable)
+    }
+
     /// Whether each text may be shown to people: what is in the registry may be anybody's.
     pub fn is_presentable(&self) -> bool {
         let named = self.node.is_empty() || is_name(&self.node);

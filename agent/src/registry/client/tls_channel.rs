@@ -9,7 +9,7 @@ use tonic::transport;
 use tower::service_fn;
 use tracing::warn;
 
-use super::etcd::{CONNECT_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
+use super::{CONNECT_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
 use crate::config::Endpoint;
 use crate::pki::tls::{Tls, complaint};
 

@@ -4,21 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{EventType, GetOptions, SortOrder, SortTarget};
+use etcd_client::EventType;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::sleep;
 use tracing::debug;
 
+use super::client::{CallError, Etcd, classify};
 use crate::fleet::KeySpace;
-use crate::fleet::history::{Event, RECENT_EVENTS};
-use crate::metrics::Op;
-use crate::registry::etcd::{CallError, Etcd, classify};
+use crate::fleet::events::{Event, RECENT_EVENTS};
+use crate::latest;
 
 /// Pause before the history is read again after etcd did not answer.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Follows the history, oldest event first.
-pub struct Recent {
+pub struct FollowEvents {
     pub etcd: Etcd,
     pub space: KeySpace,
     /// Another history of the registry has another history of the fleet.
@@ -27,22 +27,22 @@ pub struct Recent {
     pub events: Sender<Option<Arc<VecDeque<Event>>>>,
 }
 
-impl Recent {
+impl FollowEvents {
     /// Never returns; ends when dropped.
     pub async fn run(mut self) {
         let mut pause = RETRY_PAUSE.0;
         loop {
             // Before the first list nobody knows whether this registry may be believed.
             if *self.epoch.borrow_and_update() > 0 {
-                let epoch = self.epoch.clone();
+                let mut epoch = self.epoch.clone();
                 tokio::select! {
                     error = self.follow(&mut pause) => debug!(%error, "history not followed"),
-                    () = changed(epoch) => continue,
+                    () = latest::changed(&mut epoch) => continue,
                 }
             }
             tokio::select! {
                 () = sleep(pause) => pause = (pause * 2).min(RETRY_PAUSE.1),
-                () = changed(self.epoch.clone()) => {}
+                () = latest::changed(&mut self.epoch) => {}
             }
         }
     }
@@ -67,7 +67,7 @@ impl Recent {
                 Err(error) => return classify(error),
             };
             let puts = response.events().iter().filter(|event| event.event_type() == EventType::Put);
-            let fresh: Vec<Event> = puts.filter_map(|event| read(event.kv()?.value())).collect();
+            let fresh: Vec<Event> = puts.filter_map(|event| Event::read(event.kv()?.value())).collect();
             if fresh.is_empty() {
                 continue;
             }
@@ -83,17 +83,8 @@ impl Recent {
 
     async fn list(&self) -> Result<(VecDeque<Event>, i64), CallError> {
         let (start, end) = self.space.history();
-        let options = GetOptions::new()
-            .with_range(end)
-            .with_sort(SortTarget::Key, SortOrder::Descend)
-            .with_limit(RECENT_EVENTS as i64);
-        let answer = self.etcd.call(Op::Range, 1, |client| {
-            let (start, options) = (start.clone(), options.clone());
-            async move { client.kv_client().get(start, Some(options)).await }
-        });
-        let answer = answer.await?;
-        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-        Ok((answer.kvs().iter().rev().filter_map(|kv| read(kv.value())).collect(), revision))
+        let (values, revision) = self.etcd.last_values(&start, &end, RECENT_EVENTS).await?;
+        Ok((values.iter().rev().filter_map(|value| Event::read(value)).collect(), revision))
     }
 
     fn show(&self, events: &VecDeque<Event>) {
@@ -111,15 +102,4 @@ impl Recent {
 fn is_same(one: &Event, other: &Event) -> bool {
     (one.revision, one.event, &one.instance, &one.node)
         == (other.revision, other.event, &other.instance, &other.node)
-}
-
-/// An event, unless somebody wrote something else there.
-pub(crate) fn read(value: &[u8]) -> Option<Event> {
-    serde_json::from_slice(value).ok().filter(Event::is_presentable)
-}
-
-async fn changed(mut epoch: Receiver<u64>) {
-    if epoch.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }

@@ -4,20 +4,24 @@
 //! a third to half of them fail), and nobody can tell which member a stream runs on.
 
 mod error;
+mod tls_channel;
+pub mod txn;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{
-    Client, ConnectOptions, Error, EventType, GetOptions, KeyValue, WatchOptions, WatchStream,
+    Client, ConnectOptions, Error, EventType, GetOptions, GetResponse, KeyValue, ResponseHeader, SortOrder,
+    SortTarget, WatchOptions, WatchStream,
 };
 use tokio::time::timeout;
 use tracing::debug;
 
 pub use error::{CallError, classify};
+use tls_channel::{Complaints, secured};
 
-use super::channel::{Complaints, secured};
+use crate::backoff::jittered;
 use crate::config::Endpoint;
 use crate::fleet::{Change, MAX_VALUE_BYTES, Put};
 use crate::metrics::{Metrics, Op, OpResult};
@@ -126,7 +130,7 @@ impl Etcd {
                 return Err(CallError::Unavailable(error));
             }
             if attempt % self.endpoints.len() == 0 {
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                tokio::time::sleep(jittered(pause)).await;
                 pause = (pause * 2).min(LAP_PAUSE.1);
             }
         }
@@ -152,17 +156,52 @@ impl Etcd {
                 }
                 page => page?,
             };
-            let header = page.header().map_or(0, etcd_client::ResponseHeader::revision);
+            let header = revision_of(page.header());
             if read_at == 0 {
                 read_at = header;
             }
             revision = if at == 0 { read_at } else { header.max(revision) };
             entries.extend(page.kvs().iter().map(change));
             match page.kvs().last() {
-                Some(last) if page.more() => from = [last.key(), b"\0"].concat(),
+                Some(last) if page.more() => from = txn::after(last.key()),
                 _ => return Ok(Listing { revision, entries }),
             }
         }
+    }
+
+    /// How many keys `[start, end)` has.
+    ///
+    /// # Errors
+    /// As [`Etcd::call`].
+    pub async fn count(&self, start: &[u8], end: &[u8]) -> Result<usize, CallError> {
+        let options = GetOptions::new().with_range(end).with_count_only();
+        Ok(usize::try_from(self.range(start, options).await?.count()).unwrap_or(0))
+    }
+
+    /// The first keys of `[start, end)`, at most so many.
+    ///
+    /// # Errors
+    /// As [`Etcd::call`].
+    pub async fn first_keys(&self, start: &[u8], end: &[u8], most: usize) -> Result<Vec<Vec<u8>>, CallError> {
+        let sorted = GetOptions::new().with_sort(SortTarget::Key, SortOrder::Ascend);
+        let options = sorted.with_range(end).with_keys_only().with_limit(limit(most));
+        Ok(self.range(start, options).await?.kvs().iter().map(|kv| kv.key().to_vec()).collect())
+    }
+
+    /// The values of the last keys of `[start, end)`, at most so many, the last key first; and the revision of the store.
+    ///
+    /// # Errors
+    /// As [`Etcd::call`].
+    pub async fn last_values(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        most: usize,
+    ) -> Result<(Vec<Vec<u8>>, i64), CallError> {
+        let sorted = GetOptions::new().with_sort(SortTarget::Key, SortOrder::Descend);
+        let answer = self.range(start, sorted.with_range(end).with_limit(limit(most))).await?;
+        let values = answer.kvs().iter().map(|kv| kv.value().to_vec()).collect();
+        Ok((values, revision_of(answer.header())))
     }
 
     /// Watches `[start, end)` from a revision on. Never with fragments: all changes of one revision come in one answer.
@@ -179,8 +218,12 @@ impl Etcd {
         }
     }
 
-    /// Counts one request that was made outside of [`Etcd::call`] or in it.
-    pub fn count(&self, op: Op, result: OpResult, started: std::time::Instant) {
+    async fn range(&self, start: &[u8], options: GetOptions) -> Result<GetResponse, CallError> {
+        self.call(Op::Range, 2, |client| get(client, start.to_vec(), options.clone(), MAX_PAGE_BYTES)).await
+    }
+
+    /// Notes one request that was made outside of [`Etcd::call`] or in it.
+    pub fn note(&self, op: Op, result: OpResult, started: std::time::Instant) {
         self.metrics.registry_requests.get_or_create(&(op, result)).inc();
         self.metrics.registry_request_duration.get_or_create(&op).observe(started.elapsed().as_secs_f64());
     }
@@ -214,7 +257,7 @@ impl Etcd {
             Err(CallError::Unavailable(_)) => OpResult::Unknown,
             Err(CallError::Refused { .. }) => OpResult::Failed,
         };
-        self.count(op, result, started);
+        self.note(op, result, started);
         if let Err(CallError::Unavailable(error)) = &outcome {
             debug!(op = op.as_str(), endpoint = %self.endpoints[lap % self.endpoints.len()], error, "registry call failed");
             self.leave(lap);
@@ -266,13 +309,17 @@ impl Etcd {
     }
 }
 
-async fn get(
-    client: Client,
-    key: Vec<u8>,
-    options: GetOptions,
-    most: usize,
-) -> Result<etcd_client::GetResponse, Error> {
+async fn get(client: Client, key: Vec<u8>, options: GetOptions, most: usize) -> Result<GetResponse, Error> {
     client.kv_client().max_decoding_message_size(most).get(key, Some(options)).await
+}
+
+fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+/// The store's revision, as an answer tells it.
+pub fn revision_of(header: Option<&ResponseHeader>) -> i64 {
+    header.map_or(0, ResponseHeader::revision)
 }
 
 /// A key as it stands, as the change that made it so. Of a value that is too long only that much is kept.

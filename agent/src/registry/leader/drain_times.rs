@@ -11,7 +11,7 @@ const MAX_TOLD: usize = 40;
 
 /// The drains of one term, by instance.
 #[derive(Default)]
-pub(super) struct Drains {
+pub(super) struct DrainTimes {
     under_way: BTreeMap<String, Drain>,
     /// Names that an operator took out: who did wants to know when that is so.
     marked: BTreeSet<String>,
@@ -26,7 +26,7 @@ struct Drain {
     took_ms: Option<u64>,
 }
 
-impl Drains {
+impl DrainTimes {
     /// The newest revision that somebody waits for: of a `draining` or a mark, or of the end of either.
     pub(super) fn wanted(&mut self, roster: &Roster, space: &KeySpace) -> i64 {
         let draining = || roster.nodes().filter(|node| node.state == NodeState::Draining);
@@ -59,13 +59,13 @@ impl Drains {
     }
 
     /// Milliseconds by instance, the youngest drains first when there are too many.
-    pub(super) fn took_ms(&self) -> BTreeMap<&str, u64> {
+    pub(super) fn took_ms(&self) -> BTreeMap<String, u64> {
         let mut done: Vec<_> = self
             .under_way
             .iter()
             .filter_map(|(instance, drain)| Some((drain.revision, instance.as_str(), drain.took_ms?)))
             .collect();
         done.sort_unstable_by(|a, b| b.cmp(a));
-        done.into_iter().take(MAX_TOLD).map(|(_, instance, took_ms)| (instance, took_ms)).collect()
+        done.into_iter().take(MAX_TOLD).map(|(_, instance, took_ms)| (instance.to_owned(), took_ms)).collect()
     }
 }

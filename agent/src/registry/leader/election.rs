@@ -4,16 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, Txn};
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::etcd::{CallError, Etcd};
-use super::lease::{LEAD_MARGIN, Lease};
 use crate::clock::{BootTime, SharedTime};
 use crate::fleet::{Contact, KeySpace, Leadership, Roster};
-use crate::metrics::Op;
+use crate::latest;
+use crate::registry::client::{CallError, Etcd, txn};
+use crate::registry::lease::{LEAD_MARGIN, Lease};
 
 /// How often a leader looks at its lease's deadline at least: a timer does not count through a suspend. Every send
 /// looks at it too.
@@ -135,14 +134,10 @@ impl Election {
     }
 
     async fn change(&mut self) {
-        let changed = tokio::select! {
-            changed = self.roster.changed() => changed,
-            changed = self.lease.changed() => changed,
-            changed = self.contact.changed() => changed,
-        };
-        if changed.is_err() {
-            // The other end is gone: the agent is stopping and this task is about to be dropped.
-            std::future::pending::<()>().await;
+        tokio::select! {
+            () = latest::changed(&mut self.roster) => {}
+            () = latest::changed(&mut self.lease) => {}
+            () = latest::changed(&mut self.contact) => {}
         }
     }
 }
@@ -159,20 +154,12 @@ async fn prove(
     ttl: Duration,
     proven_until: &SharedTime,
 ) -> Result<Option<i64>, CallError> {
-    let guard = Compare::create_revision(claim.key.clone(), CompareOp::Equal, claim.create_revision);
-    let answer = etcd.call(Op::Txn, 1, |client| {
-        let guard = guard.clone();
-        async move {
-            let sent = BootTime::now();
-            client.kv_client().txn(Txn::new().when([guard])).await.map(|answer| (sent, answer))
-        }
-    });
-    let (sent, answer) = answer.await?;
-    if !answer.succeeded() {
+    let outcome = etcd.commit(1, &[txn::created_at(&claim.key, claim.create_revision)], &[], &[]).await?;
+    if !outcome.succeeded {
         return Ok(None);
     }
-    proven_until.set(sent + ttl);
-    Ok(Some(answer.header().map_or(0, |header| header.revision())))
+    proven_until.set(outcome.sent + ttl);
+    Ok(Some(outcome.revision))
 }
 
 /// Proves it again and again, as often as a lease is renewed; returns when the key is gone.
