@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod fleet;
+pub mod http;
 pub mod latest;
 pub mod log;
 pub mod metrics;

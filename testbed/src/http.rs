@@ -5,14 +5,10 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
+use anyhow::{Context, anyhow, ensure};
+use hyper::Method;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_util::task::AbortOnDropHandle;
 
 /// An answer whose body has been read to its end.
 #[derive(Debug)]
@@ -84,14 +80,7 @@ async fn request(
     host: &str,
     path: &str,
 ) -> anyhow::Result<Answer> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let request = Request::get(path)
-        .header(header::HOST, host)
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await?;
-    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    let body = answer.into_body().collect().await?.to_bytes().to_vec();
-    Ok(Answer { status, headers, body })
+    let answer = muster::http::request(stream, Method::GET, host, path, &[], usize::MAX).await?;
+    let body = answer.body.map_err(|error| anyhow!("{error}"))?.to_vec();
+    Ok(Answer { status: answer.status.as_u16(), headers: answer.headers, body })
 }

@@ -7,10 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use futures::StreamExt;
 use futures::stream::iter;
-use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
@@ -18,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::config::FleetFlags;
 use crate::fleet::{Candidate, EnvoyValue, KeySpace, NodeState, Roster, node_id};
+use crate::http;
 use crate::registry::address::{address_by_any, allowed_networks};
 use crate::registry::client::{CallError, Etcd};
 use crate::registry::envoys::envoys;
@@ -293,19 +292,10 @@ pub(super) async fn ask(address: (Ipv4Addr, u16), file: &str) -> Result<Bytes> {
 
 async fn fetch(address: (Ipv4Addr, u16), file: &str) -> Result<Bytes> {
     let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get(file).header("host", address.0.to_string());
-    let exchange = async {
-        let answer = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-        let status = answer.status();
-        if !status.is_success() {
-            return Err(anyhow!("{file} answers {status}"));
-        }
-        let body = Limited::new(answer.into_body(), MAX_FILE_BYTES).collect().await;
-        anyhow::Ok(body.map_err(|error| anyhow!("{error}"))?.to_bytes())
-    };
-    tokio::select! {
-        served = exchange => served,
-        ended = connection => Err(anyhow!("connection ended: {ended:?}")),
+    let answer =
+        http::request(stream, Method::GET, &address.0.to_string(), file, &[], MAX_FILE_BYTES).await?;
+    if !answer.status.is_success() {
+        return Err(anyhow!("{file} answers {}", answer.status));
     }
+    answer.body.map_err(|error| anyhow!("{error}"))
 }

@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+use crate::http;
 
 /// Longest answer read: the counters of a few listeners and clusters are some hundred KB.
 const BODY_LIMIT: usize = 16 << 20;
@@ -90,24 +88,8 @@ impl Admin {
     async fn ask(&self, method: Method, path: &str, bound: Duration) -> Result<(StatusCode, Bytes), Silence> {
         let asked = async {
             let stream = UnixStream::connect(&self.socket).await?;
-            let request = Request::builder().method(method).uri(path);
-            let request = request.header(HOST, "admin").header(CONNECTION, "close");
-            let request = request.body(Empty::<Bytes>::new())?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            let exchange = async {
-                let answer = sender.send_request(request).await?;
-                let status = answer.status();
-                let body = Limited::new(answer.into_body(), BODY_LIMIT).collect().await;
-                anyhow::Ok((status, body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes()))
-            };
-            tokio::pin!(exchange);
-            tokio::select! {
-                answer = &mut exchange => answer,
-                broken = connection => match broken {
-                    Ok(()) => exchange.await,
-                    Err(error) => Err(error.into()),
-                },
-            }
+            let answer = http::request(stream, method, "admin", path, &[], BODY_LIMIT).await?;
+            anyhow::Ok((answer.status, answer.body.map_err(|error| anyhow::anyhow!("{error}"))?))
         };
         timeout(bound, asked).await.map_err(|_| Silence::Timeout(bound))?.map_err(Silence::Broken)
     }

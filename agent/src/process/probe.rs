@@ -5,14 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::header::{CONNECTION, HOST};
-use hyper::{Request, StatusCode, Uri, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode, Uri};
 use thiserror::Error;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
+
+use crate::http::{self, RequestError};
 
 /// The header by which `/healthz` names the agent's instance, so that another node on a re-used address is not
 /// mistaken for this one.
@@ -123,6 +121,15 @@ impl From<io::Error> for ProbeError {
     }
 }
 
+impl From<RequestError> for ProbeError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Malformed(error) => Self::Other(error.to_string()),
+            RequestError::Connection(error) => error.into(),
+        }
+    }
+}
+
 impl From<hyper::Error> for ProbeError {
     fn from(error: hyper::Error) -> Self {
         let mut source = std::error::Error::source(&error);
@@ -140,35 +147,10 @@ impl From<hyper::Error> for ProbeError {
 }
 
 async fn ask(stream: TcpStream, host: &str, path: &str) -> Result<Answer, ProbeError> {
-    let request = Request::get(path)
-        .header(HOST, host)
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| ProbeError::Other(error.to_string()))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let answer = Answer {
-            status: response.status(),
-            instance: response
-                .headers()
-                .get(INSTANCE_HEADER)
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned),
-        };
-        // Read to its end: closing on unread bytes would reset the connection under the server.
-        _ = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
-        Ok(answer)
-    };
-    // The connection has to be polled for anything to move; what breaks it comes out of the exchange as well.
-    tokio::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        broken = connection => match broken {
-            Ok(()) => exchange.await,
-            Err(error) => Err(error.into()),
-        },
-    }
+    // The status counts, whatever becomes of the body.
+    let answer = http::request(stream, Method::GET, host, path, &[], BODY_LIMIT).await?;
+    let instance = answer.headers.get(INSTANCE_HEADER).and_then(|value| value.to_str().ok());
+    Ok(Answer { status: answer.status, instance: instance.map(str::to_owned) })
 }
 
 #[cfg(test)]

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::{Method, StatusCode};
 use muster::metrics::{EdgeMetrics, Format, Health, ListFile, Listed, Metrics, Phase, WriteResult, serve};
 use regex::Regex;
 use tokio::net::{TcpListener, TcpStream};
@@ -119,22 +117,11 @@ fn a_clone_counts_into_the_same_series() {
 
 async fn ask(port: u16, path: &str, accept: &str) -> (StatusCode, String, String) {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let request = Request::get(path)
-        .header(header::HOST, "localhost")
-        .header(header::ACCEPT, accept)
-        .body(Empty::<Bytes>::new())
+    let answer = muster::http::request(stream, Method::GET, "localhost", path, &[(ACCEPT, accept)], 1 << 20)
+        .await
         .unwrap();
-    let answer = sender.send_request(request).await.unwrap();
-    let (status, kind) = (answer.status(), answer.headers().get(header::CONTENT_TYPE).cloned());
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    connection.abort();
-    (
-        status,
-        kind.map_or(String::new(), |kind| kind.to_str().unwrap().into()),
-        String::from_utf8(body.to_vec()).unwrap(),
-    )
+    let kind = answer.headers.get(CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap()).to_owned();
+    (answer.status, kind, String::from_utf8(answer.body.unwrap().to_vec()).unwrap())
 }
 
 #[tokio::test]
