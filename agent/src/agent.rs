@@ -24,6 +24,7 @@ use crate::metrics::{DrainResult, Metrics, Phase};
 use crate::pki::tls::{Needs, Tls};
 use crate::process::Signal;
 use crate::process::command::Exit;
+use crate::process::lifecycle::{self, Cause, FAST_BOUND};
 use crate::process::nginx::Nginx;
 use crate::process::served::{End, Served};
 use crate::process::supervisor::Supervisor;
@@ -37,8 +38,6 @@ use wiring::{Parts, Wiring};
 
 /// How long the own address may take at the start before the agent goes on without it.
 const ADDRESS_BOUND: Duration = Duration::from_millis(300);
-/// How long a fast stop may take before the group is killed.
-const FAST_BOUND: Duration = Duration::from_secs(1);
 /// How long leaving the registry and closing the ports may take after the served process has ended.
 const CLOSE_BOUND: Duration = Duration::from_secs(2);
 
@@ -107,40 +106,36 @@ impl Node {
         mut signals: UnboundedReceiver<Signal>,
         tasks: &mut JoinSet<&'static str>,
     ) -> Result<u8> {
-        let signal = loop {
-            tokio::select! {
-                biased;
-                signal = signals.recv() => match signal {
-                    Some(signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)) => break signal,
-                    Some(Signal::SIGHUP) => self.reload().await,
-                    Some(other) if self.nginx.is_none() => self.served.forward(other),
-                    Some(_) => {}
-                    None => bail!("the signals' thread has ended"),
-                },
-                end = self.served.ended() => {
-                    match end {
-                        End::NotStarted(_) => {
-                            let given_as = if self.nginx.is_some() { "--nginx" } else { "COMMAND" };
-                            error!(%end, given_as, "served process cannot be started: leaving");
-                        }
-                        End::Exited(Exit::Code(0)) if self.nginx.is_none() => {
-                            info!(%end, "served process has finished: leaving");
-                        }
-                        _ => error!(%end, "served process has ended: leaving"),
-                    }
-                    return Ok(end.code());
-                }
-                Some(ended) = tasks.join_next() => {
-                    let task = ended.map_or_else(|panicked| panicked.to_string(), str::to_owned);
-                    error!(task, "task has ended, and must not: leaving");
-                    self.leave(Signal::SIGTERM, &mut signals).await;
-                    bail!("task {task} has ended, and must not");
-                }
-            }
+        let other = async |signal| match signal {
+            Signal::SIGHUP => self.reload().await,
+            signal if self.nginx.is_none() => self.served.forward(signal),
+            _ => {}
         };
-        let code = self.leave(signal, &mut signals).await;
-        // nginx ends with 0 on QUIT and TERM alike; a killed one says that it was hurried, not that it failed.
-        Ok(if self.nginx.is_some() { 0 } else { code })
+        match lifecycle::serve(&mut signals, &self.served, tasks, other).await? {
+            Cause::Signal(signal) => {
+                let code = self.leave(signal, &mut signals).await;
+                // nginx ends with 0 on QUIT and TERM alike; a killed one says that it was hurried, not that it failed.
+                Ok(if self.nginx.is_some() { 0 } else { code })
+            }
+            Cause::Process(end) => {
+                match end {
+                    End::NotStarted(_) => {
+                        let given_as = if self.nginx.is_some() { "--nginx" } else { "COMMAND" };
+                        error!(%end, given_as, "served process cannot be started: leaving");
+                    }
+                    End::Exited(Exit::Code(0)) if self.nginx.is_none() => {
+                        info!(%end, "served process has finished: leaving");
+                    }
+                    _ => error!(%end, "served process has ended: leaving"),
+                }
+                Ok(end.code())
+            }
+            Cause::Task(task) => {
+                error!(task, "task has ended, and must not: leaving");
+                self.leave(Signal::SIGTERM, &mut signals).await;
+                bail!("task {task} has ended, and must not");
+            }
+        }
     }
 
     /// The graceful leave; a second signal makes it a fast one.
@@ -162,7 +157,7 @@ impl Node {
                     _ => DrainResult::Timeout,
                 }
             }
-            () = second(signals) => DrainResult::Forced,
+            () = lifecycle::asked_again(signals) => DrainResult::Forced,
             end = self.served.ended() => return end.code(),
         };
         let took = started.elapsed();
@@ -174,10 +169,7 @@ impl Node {
             self.served.stop_fast(FAST_BOUND).await
         } else {
             let left = last_request.saturating_duration_since(std::time::Instant::now());
-            tokio::select! {
-                end = self.served.stop(signal, left) => end,
-                () = second(signals) => self.served.stop_fast(FAST_BOUND).await,
-            }
+            lifecycle::stop(&self.served, signal, left, signals).await
         };
         end.code()
     }
@@ -246,15 +238,4 @@ fn host_name() -> Result<String> {
         return Ok(name);
     }
     Err(Unusable(format!("the host name `{}` is no node name: give --name", name.escape_debug())).into())
-}
-
-/// The next signal that asks to leave.
-async fn second(signals: &mut UnboundedReceiver<Signal>) {
-    loop {
-        match signals.recv().await {
-            Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => return,
-            Some(_) => {}
-            None => std::future::pending().await,
-        }
-    }
 }

@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 use crate::config::{EdgeFlags, OnExit};
 use crate::metrics::{self, EdgeDrain, EdgeMetrics, Health};
 use crate::process::command::Command;
+use crate::process::lifecycle::{self, Cause, FAST_BOUND};
 use crate::process::served::{Audience, ChildSpec, ChildState, End, Served};
 use crate::process::supervisor::Supervisor;
 use crate::process::{BackOff, Signal};
@@ -36,8 +37,6 @@ use vigil::Vigil;
 
 /// How long Envoy may take to end after TERM: it writes its access log and closes what is left.
 const TERM_BOUND: Duration = Duration::from_secs(2);
-/// The same when a second signal hurries, or when nobody is left to lose anything.
-const FAST_BOUND: Duration = Duration::from_secs(1);
 /// What a container that has lost its network exits with: not 0, so that every restart policy starts it again.
 const CUT_OFF: u8 = 1;
 
@@ -133,34 +132,33 @@ impl Edge {
             }
         };
         tokio::pin!(cut_off);
-        let signal = loop {
-            tokio::select! {
-                biased;
-                signal = signals.recv() => match signal {
-                    Some(signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)) => break signal,
-                    // Envoy opens its access logs anew.
-                    Some(Signal::SIGUSR1) => self.served.forward(Signal::SIGUSR1),
-                    Some(_) => {}
-                    None => bail!("the signals' thread has ended"),
-                },
-                end = self.served.ended() => {
-                    error!(%end, given_as = "ENVOY", "served process cannot be started: leaving");
-                    return Ok(end.code());
-                }
-                () = &mut cut_off => {
-                    error!("network namespace gone, only lo is left: leaving");
-                    self.served.stop_fast(FAST_BOUND).await;
-                    return Ok(CUT_OFF);
-                }
-                Some(ended) = tasks.join_next() => {
-                    let task = ended.map_or_else(|panicked| panicked.to_string(), str::to_owned);
-                    error!(task, "task has ended, and must not: leaving");
-                    self.leave(Signal::SIGTERM, &mut signals).await;
-                    bail!("task {task} has ended, and must not");
-                }
+        // Envoy opens its access logs anew.
+        let other = async |signal| {
+            if signal == Signal::SIGUSR1 {
+                self.served.forward(signal);
             }
         };
-        Ok(self.leave(signal, &mut signals).await)
+        let cause = tokio::select! {
+            biased;
+            cause = lifecycle::serve(&mut signals, &self.served, tasks, other) => cause?,
+            () = &mut cut_off => {
+                error!("network namespace gone, only lo is left: leaving");
+                self.served.stop_fast(FAST_BOUND).await;
+                return Ok(CUT_OFF);
+            }
+        };
+        match cause {
+            Cause::Signal(signal) => Ok(self.leave(signal, &mut signals).await),
+            Cause::Process(end) => {
+                error!(%end, given_as = "ENVOY", "served process cannot be started: leaving");
+                Ok(end.code())
+            }
+            Cause::Task(task) => {
+                error!(task, "task has ended, and must not: leaving");
+                self.leave(Signal::SIGTERM, &mut signals).await;
+                bail!("task {task} has ended, and must not");
+            }
+        }
     }
 
     /// Drains and stops Envoy; a second signal stops it at once. Envoy's own exit code.
@@ -182,17 +180,14 @@ impl Edge {
                 if ended.is_some() { EdgeDrain::Ended } else { EdgeDrain::NotNeeded }
             }
             result = drain::drain(&self.admin, bound) => result,
-            () = second(signals) => EdgeDrain::Forced,
+            () = lifecycle::asked_again(signals) => EdgeDrain::Forced,
         };
         self.metrics.drains.get_or_create(&result).inc();
         let duration_ms = began.elapsed().as_millis() as u64;
         info!(result = result.as_str(), duration_ms, "drain over");
         let end = match result {
             EdgeDrain::Forced => self.served.stop_fast(FAST_BOUND).await,
-            _ => tokio::select! {
-                end = self.served.stop(signal, TERM_BOUND) => end,
-                () = second(signals) => self.served.stop_fast(FAST_BOUND).await,
-            },
+            _ => lifecycle::stop(&self.served, signal, TERM_BOUND, signals).await,
         };
         match (end, ended) {
             (End::Stopped, Some(last)) => last.code(),
@@ -206,16 +201,5 @@ fn last_end(state: &ChildState) -> Option<End> {
     match state {
         ChildState::Backoff { last, .. } => Some(last.clone()),
         _ => None,
-    }
-}
-
-/// The next signal that asks to leave.
-async fn second(signals: &mut UnboundedReceiver<Signal>) {
-    loop {
-        match signals.recv().await {
-            Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => return,
-            Some(_) => {}
-            None => std::future::pending().await,
-        }
     }
 }

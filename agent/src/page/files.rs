@@ -104,10 +104,11 @@ impl Publisher {
     ///
     /// # Errors
     /// As [`Publisher::publish`].
-    pub fn overwrite(&self, file: ListFile, bytes: &[u8]) -> Result<(), PublishError> {
+    pub fn overwrite(&self, file: ListFile, bytes: &[u8]) -> Result<Vec<Written>, PublishError> {
         let replace = || {
             let temporary = self.temporary(bytes)?.into_temp_path();
-            temporary.persist(self.dir.join(file.as_str())).map_err(|error| error.error)
+            temporary.persist(self.dir.join(file.as_str())).map_err(|error| error.error)?;
+            Ok(vec![Written { file, bytes: bytes.len() }])
         };
         replace().map_err(|source| PublishError { file, dir: self.dir.clone(), source })
     }

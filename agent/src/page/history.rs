@@ -1,20 +1,19 @@
 //! `history.json`: the youngest events, rewritten when there are more.
 
 use std::collections::VecDeque;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::files::Publisher;
 use super::render::{About, json};
+use super::writer::{Attempt, Writer};
 use crate::fleet::events::Event;
-use crate::metrics::{ListFile, Metrics, WriteResult};
+use crate::metrics::{ListFile, Metrics};
 
 /// Pause after a failed write.
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,32 +39,23 @@ pub async fn run_history(
     mut events: watch::Receiver<Option<Arc<VecDeque<Event>>>>,
     metrics: Metrics,
 ) {
-    let publisher = Arc::new(publisher);
-    let mut failing = false;
+    let mut writer = Writer::new(publisher, metrics);
     loop {
         let now = events.borrow_and_update().clone();
-        let mut written = true;
+        let mut failing = false;
         if let Some(now) = now {
-            let (publisher, bytes) = (publisher.clone(), render_history(&now, &about));
-            let task = spawn_blocking(move || publisher.replace(&[(ListFile::HistoryJson, &bytes)]));
-            let outcome = task.await.unwrap_or_else(|ended| resume_unwind(ended.into_panic()));
-            written = outcome.is_ok();
-            let count = |result| metrics.list_writes.get_or_create(&(ListFile::HistoryJson, result)).inc();
-            match outcome {
-                Ok(replaced) if replaced.is_empty() => 0,
-                Ok(_) => count(WriteResult::Written),
-                Err(error) => {
-                    if !failing {
+            let bytes = render_history(&now, &about);
+            match writer.write(move |publisher| publisher.replace(&[(ListFile::HistoryJson, &bytes)])).await {
+                Attempt::Done { again: true, .. } => info!("history written to its file again"),
+                Attempt::Done { .. } => {}
+                Attempt::Failed { error, still } => {
+                    if !still {
                         warn!(%error, "history not written to its file");
                     }
-                    count(WriteResult::Failed)
+                    failing = true;
                 }
-            };
+            }
         }
-        if failing && written {
-            info!("history written to its file again");
-        }
-        failing = !written;
         let changed = tokio::select! {
             changed = events.changed() => changed,
             () = sleep(RETRY), if failing => Ok(()),

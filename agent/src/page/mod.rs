@@ -9,6 +9,7 @@ mod html;
 mod node;
 mod render;
 mod run;
+mod writer;
 
 pub use files::{PublishError, Publisher, Written};
 pub use history::{render_history, run_history};

@@ -1,18 +1,16 @@
 //! `node.json`: what this node says of itself, once a second. The only generated file that differs from node to node.
 
 use std::net::Ipv4Addr;
-use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::files::Publisher;
 use super::render::json;
-use crate::metrics::{ListFile, Metrics, WriteResult};
+use super::writer::{Attempt, Writer};
+use crate::metrics::{ListFile, Metrics};
 
 /// Between two writings: who polls once a second sees each.
 const EVERY: Duration = Duration::from_secs(1);
@@ -79,23 +77,17 @@ pub fn render_itself(itself: &Itself) -> Vec<u8> {
 
 /// Writes what `look` says, every second. Never returns; ends when dropped.
 pub async fn run_itself(publisher: Publisher, mut look: impl FnMut() -> Itself, metrics: Metrics) {
-    let publisher = Arc::new(publisher);
+    let mut writer = Writer::new(publisher, metrics);
     let mut tick = interval(EVERY);
     // After a freeze one writing is enough.
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
     loop {
         tick.tick().await;
-        let (publisher, bytes) = (publisher.clone(), render_itself(&look()));
-        let task = spawn_blocking(move || publisher.overwrite(ListFile::NodeJson, &bytes));
-        let outcome = task.await.unwrap_or_else(|ended| resume_unwind(ended.into_panic()));
-        let result = if outcome.is_ok() { WriteResult::Written } else { WriteResult::Failed };
-        metrics.list_writes.get_or_create(&(ListFile::NodeJson, result)).inc();
-        match outcome {
-            Err(error) if !failing => warn!(%error, "own state not written to its file"),
-            Ok(()) if failing => info!("own state written to its file again"),
+        let bytes = render_itself(&look());
+        match writer.write(move |publisher| publisher.overwrite(ListFile::NodeJson, &bytes)).await {
+            Attempt::Failed { error, still: false } => warn!(%error, "own state not written to its file"),
+            Attempt::Done { again: true, .. } => info!("own state written to its file again"),
             _ => {}
         }
-        failing = result == WriteResult::Failed;
     }
 }

@@ -1,17 +1,16 @@
 //! The task that keeps the files like the roster.
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use super::files::{PublishError, Publisher, Written};
+use super::files::{Publisher, Written};
 use super::render::{About, render};
+use super::writer::{Attempt, Writer};
 use crate::fleet::{Contact, NodeState, Roster};
-use crate::metrics::{Listed, Metrics, WriteResult};
+use crate::metrics::{Listed, Metrics};
 
 /// First wait after a failed write; doubled up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -28,19 +27,32 @@ pub async fn run(
     mut contact: watch::Receiver<Contact>,
     metrics: Metrics,
 ) {
-    let mut desk = Desk {
-        publisher: Arc::new(publisher),
-        about: Arc::new(about),
-        metrics,
-        listed: None,
-        failing: false,
-    };
+    let about = Arc::new(about);
+    let mut writer = Writer::new(publisher, metrics.clone());
+    let mut told = Told { metrics, listed: None };
     let mut retry = RETRY_FIRST;
     let mut waiting_since = Instant::now();
     loop {
         let now = Arc::clone(&roster.borrow_and_update());
         let touch = contact.borrow_and_update().clone();
-        let written = now.epoch == 0 || desk.publish(now, touch, waiting_since).await;
+        let mut written = true;
+        if now.epoch > 0 {
+            let (about, shown) = (about.clone(), now.clone());
+            match writer.write(move |publisher| publisher.publish(&render(&shown, &touch, &about))).await {
+                Attempt::Done { written, again } => {
+                    if again {
+                        info!("list written again");
+                    }
+                    told.tell(&now, &written, waiting_since);
+                }
+                Attempt::Failed { error, still } => {
+                    if !still {
+                        warn!(%error, "list not written");
+                    }
+                    written = false;
+                }
+            }
+        }
         let changed = tokio::select! {
             changed = roster.changed() => changed,
             changed = contact.changed() => changed,
@@ -58,59 +70,19 @@ pub async fn run(
     }
 }
 
-struct Desk {
-    publisher: Arc<Publisher>,
-    about: Arc<About>,
+/// What metrics and log say of the list.
+struct Told {
     metrics: Metrics,
     /// What the last line of the log spoke of: epoch and revision.
     listed: Option<(u64, i64)>,
-    failing: bool,
 }
 
-impl Desk {
-    /// Whether the files now say what `roster` and `contact` say; `since` is when that became known here.
-    async fn publish(&mut self, roster: Arc<Roster>, contact: Contact, since: Instant) -> bool {
-        let (publisher, about, shown) = (self.publisher.clone(), self.about.clone(), Arc::clone(&roster));
-        // On a thread of its own: a sync to a real disk would hold up the lease's renewal.
-        let task = spawn_blocking(move || publisher.publish(&render(&shown, &contact, &about)));
-        let outcome = task.await.unwrap_or_else(|ended| resume_unwind(ended.into_panic()));
-        self.count(&outcome, since);
-        match outcome {
-            Ok(_) => {
-                self.tell(&roster);
-                true
-            }
-            Err(error) => {
-                if !self.failing {
-                    warn!(%error, "list not written");
-                }
-                self.failing = true;
-                false
-            }
-        }
-    }
-
-    fn count(&self, outcome: &Result<Vec<Written>, PublishError>, since: Instant) {
-        match outcome {
-            Ok(written) => {
-                for one in written {
-                    self.metrics.list_writes.get_or_create(&(one.file, WriteResult::Written)).inc();
-                }
-                if !written.is_empty() {
-                    self.metrics.list_apply_duration.observe(since.elapsed().as_secs_f64());
-                    self.metrics.list_changed_timestamp.set(unix_seconds());
-                }
-            }
-            Err(error) => {
-                self.metrics.list_writes.get_or_create(&(error.file, WriteResult::Failed)).inc();
-            }
-        }
-    }
-
-    fn tell(&mut self, roster: &Roster) {
-        if self.failing {
-            info!("list written again");
-            self.failing = false;
+impl Told {
+    /// The files say what `roster` says, which became known here at `since`.
+    fn tell(&mut self, roster: &Roster, written: &[Written], since: Instant) {
+        if !written.is_empty() {
+            self.metrics.list_apply_duration.observe(since.elapsed().as_secs_f64());
+            self.metrics.list_changed_timestamp.set(unix_seconds());
         }
         if self.listed.replace((roster.epoch, roster.revision)) == Some((roster.epoch, roster.revision)) {
             return;

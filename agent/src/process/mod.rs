@@ -8,6 +8,7 @@
 //! Invariant: no other room knows a signal, forks, or waits for a child.
 
 pub mod command;
+pub mod lifecycle;
 pub mod nginx;
 pub mod probe;
 pub mod readiness;
