@@ -177,7 +177,9 @@ fn outlier_detection() -> OutlierDetection {
         split_external_local_origin_errors: true,
         consecutive_local_origin_failure: uint(LOCAL_ORIGIN_FAILURES),
         enforcing_consecutive_local_origin_failure: uint(ENFORCED),
-        // 503 comes from a live nginx that has enough: with all of its kind out, Envoy would route to all in panic.
+        // 503 comes from a live nginx that has enough: with all of its kind out, Envoy would route to all in panic. It counts
+        // as a failure of a gateway and, by a counter of its own, as one of 5xx.
+        enforcing_consecutive_5xx: uint(NOT_ENFORCED),
         enforcing_consecutive_gateway_failure: uint(NOT_ENFORCED),
         enforcing_success_rate: uint(NOT_ENFORCED),
         enforcing_local_origin_success_rate: uint(NOT_ENFORCED),

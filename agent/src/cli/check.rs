@@ -7,7 +7,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::survey::{Access, File, Survey, ask};
+use super::diagnosis::{
+    Fault, Kind, no_envoy, no_node_serves, nobody_leads, not_connected, of_envoy, of_file, unreadable_keys,
+};
+use super::survey::{Access, Survey, ask};
 use super::{DIFFERENT, FINE, UNKNOWN};
 use crate::config::{CheckFlags, CheckOutput};
 use crate::process::probe::probe;
@@ -23,10 +26,27 @@ struct Finding {
     category: &'static str,
     /// What should be so.
     sentence: String,
-    /// Why it is not, and the heading that explains it.
-    wrong: Option<(String, &'static str)>,
+    wrong: Option<Wrong>,
     /// It could not be found out.
     unknown: bool,
+}
+
+/// Why a sentence is not true.
+struct Wrong {
+    why: String,
+    kind: Kind,
+}
+
+impl Wrong {
+    fn new(why: impl Into<String>, kind: Kind) -> Self {
+        Self { why: why.into(), kind }
+    }
+}
+
+impl From<Fault> for Wrong {
+    fn from(fault: Fault) -> Self {
+        Self { why: fault.to_string(), kind: fault.kind }
+    }
 }
 
 /// Checks, with `--wait` again until all is well or the time is over.
@@ -70,12 +90,12 @@ fn code(findings: &[Finding]) -> u8 {
 
 async fn findings(access: &Access) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut say = |category, sentence: String, wrong: Option<(String, &'static str)>| {
+    let mut say = |category, sentence: String, wrong: Option<Wrong>| {
         findings.push(Finding { category, sentence, wrong, unknown: false });
     };
     let members = members_that_answer(&access.etcd, &access.space).await;
     for (endpoint, answer) in &members {
-        let wrong = answer.as_ref().err().map(|error| (error.to_string(), "etcd-member-silent"));
+        let wrong = answer.as_ref().err().map(|error| Wrong::new(error.to_string(), Kind::MemberSilent));
         say("etcd", format!("{endpoint} answers for a majority"), wrong);
     }
     match access.survey().await {
@@ -89,65 +109,39 @@ async fn findings(access: &Access) -> Vec<Finding> {
         Err(error) => findings.push(Finding {
             category: "fleet",
             sentence: "the registry can be read".into(),
-            wrong: Some((error.to_string(), "registry-unreadable")),
+            wrong: Some(Wrong::new(error.to_string(), Kind::RegistryUnreadable)),
             unknown: true,
         }),
     }
     findings
 }
 
-fn fleet(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
+fn fleet(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<Wrong>)) {
     let (all, routed) = (survey.lines.len(), survey.lines.iter().filter(|line| line.routable).count());
-    let nobody = (routed == 0).then(|| (format!("{all} nodes are registered"), "no-node-serves"));
-    say("fleet", format!("{routed} of {all} nodes serve"), nobody);
-    let leader = survey.leader().is_none().then(|| ("no candidate is registered".to_owned(), "nobody-leads"));
-    say("fleet", "somebody leads".into(), leader);
-    let skipped = survey
-        .skipped
-        .first()
-        .map(|first| (format!("{} do not, first {first}", survey.skipped.len()), "keys-that-say-nothing"));
-    say("fleet", "every key of the registry can be read".into(), skipped);
+    say("fleet", format!("{routed} of {all} nodes serve"), no_node_serves(survey).map(Wrong::from));
+    say("fleet", "somebody leads".into(), nobody_leads(survey).map(Wrong::from));
+    say("fleet", "every key of the registry can be read".into(), unreadable_keys(survey).map(Wrong::from));
 }
 
-fn files(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
+fn files(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<Wrong>)) {
     for line in &survey.lines {
-        let wrong = match &line.file {
-            File::Agrees { .. } => None,
-            File::Differs { how, .. } => Some((how.clone(), "file-differs")),
-            File::Absent { why } | File::Unknown { why } => Some((why.clone(), "file-unreadable")),
-        };
-        say("files", format!("{} serves the list as the registry has it", line.name), wrong);
+        let sentence = format!("{} serves the list as the registry has it", line.name);
+        say("files", sentence, of_file(line).map(Wrong::from));
     }
 }
 
-fn envoys(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
-    let none = survey.connected().next().is_none();
-    let none = none.then(|| (format!("{} are on record", survey.envoys.len()), "no-envoy"));
-    say("envoy", "an Envoy is connected to the leader".into(), none);
+fn envoys(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<Wrong>)) {
+    say("envoy", "an Envoy is connected to the leader".into(), no_envoy(survey).map(Wrong::from));
     for (id, why) in survey.absent() {
-        let wrong = (format!("it {why}"), "envoy-not-connected");
-        say("envoy", format!("{id} is told what the registry says"), Some(wrong));
+        say("envoy", format!("{id} is told what the registry says"), Some(not_connected(id, why).into()));
     }
     for (id, envoy) in survey.connected() {
-        let wrong = match &envoy.rejection {
-            Some(rejection) => Some((rejection.clone(), "envoy-rejects")),
-            None if survey.is_in_sync(envoy) => None,
-            None => {
-                let has = envoy.digest.clone().unwrap_or_else(|| "nothing".into());
-                Some((
-                    format!("it has acknowledged {has}, the registry says {}", survey.digest),
-                    "envoy-behind",
-                ))
-            }
-        };
+        let wrong = of_envoy(survey, id, envoy).map(Wrong::from);
         say("envoy", format!("{id} routes as the registry says"), wrong);
     }
 }
 
-async fn serving(
-    survey: &Survey,
-    say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>),
-) {
+async fn serving(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<Wrong>)) {
     let routed: Vec<_> = survey.lines.iter().filter(|line| line.routable).collect();
     let asked = routed.iter().map(|line| probe((line.ip, line.http).into(), "/healthz", PROBE_BOUND));
     for (line, answer) in routed.iter().zip(futures::future::join_all(asked).await) {
@@ -159,18 +153,18 @@ async fn serving(
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
-        let wrong = wrong.map(|why| (why, "node-does-not-answer"));
+        let wrong = wrong.map(|why| Wrong::new(why, Kind::NodeDoesNotAnswer));
         say("serving", format!("{} answers at {}:{}", line.name, line.ip, line.http), wrong);
     }
 }
 
 /// Of a node that does not tell, something else is said.
-async fn sites(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<(String, &'static str)>)) {
+async fn sites(survey: &Survey, say: &mut impl FnMut(&'static str, String, Option<Wrong>)) {
     let asked = survey.lines.iter().map(|line| ask((line.ip, line.http), "/node.json"));
     for (line, file) in survey.lines.iter().zip(futures::future::join_all(asked).await) {
         let itself: Option<Value> = file.ok().and_then(|file| serde_json::from_slice(&file).ok());
         let trouble = itself.as_ref().and_then(|itself| itself.pointer("/site/trouble")?.as_str());
-        let wrong = trouble.map(|why| (why.to_owned(), "site-not-served"));
+        let wrong = trouble.map(|why| Wrong::new(why, Kind::SiteNotServed));
         say("site", format!("{} serves the site as it is", line.name), wrong);
     }
 }
@@ -185,8 +179,8 @@ fn short(findings: &[Finding]) -> String {
         }
         text += &match &finding.wrong {
             None => format!("  \u{2713} {}\n", finding.sentence),
-            Some((why, hint)) => {
-                format!("  \u{2717} {}: not so: {why}\n    see {HINTS}#{hint}\n", finding.sentence)
+            Some(Wrong { why, kind }) => {
+                format!("  \u{2717} {}: not so: {why}\n    see {HINTS}#{}\n", finding.sentence, kind.hint())
             }
         };
     }
@@ -204,8 +198,8 @@ fn document(findings: &[Finding]) -> Value {
         .map(|finding| {
             json!({
                 "category": finding.category, "check": finding.sentence, "ok": finding.wrong.is_none(),
-                "error": finding.wrong.as_ref().map(|(why, _)| why),
-                "hint": finding.wrong.as_ref().map(|(_, hint)| format!("{HINTS}#{hint}")),
+                "error": finding.wrong.as_ref().map(|wrong| &wrong.why),
+                "hint": finding.wrong.as_ref().map(|wrong| format!("{HINTS}#{}", wrong.kind.hint())),
             })
         })
         .collect();

@@ -1,6 +1,7 @@
 //! The other subcommands, one file each.
 
 pub mod check;
+mod diagnosis;
 pub mod drain;
 pub mod events;
 pub mod healthcheck;

@@ -8,6 +8,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 
+use super::{DIFFERENT, FAILED, FINE, TIMED_OUT};
 use crate::clock::unix_now;
 use crate::config::{Output, PkiCommand, PkiMakeFlags, PkiShowFlags, RegistryFlags};
 use crate::pki::init::{Done, init};
@@ -21,11 +22,6 @@ use crate::registry::client::CallError;
 
 /// Between two questions to an etcd that does not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
-/// Exit codes: fine, failed, known and not in order, waited in vain.
-const FINE: u8 = 0;
-const FAILED: u8 = 1;
-const NOT_IN_ORDER: u8 = 3;
-const TIMED_OUT: u8 = 5;
 const DAY: i64 = 86_400;
 /// What `init` warns about.
 const SOON_DAYS: i64 = 30;
@@ -125,7 +121,7 @@ fn code(entries: &[Entry], fine: impl Fn(&Entry) -> bool) -> u8 {
     } else if entries.iter().all(fine) {
         FINE
     } else {
-        NOT_IN_ORDER
+        DIFFERENT
     }
 }
 

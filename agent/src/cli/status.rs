@@ -10,6 +10,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::diagnosis::diagnose;
 use super::survey::{Access, File, Line, Survey};
 use super::{DIFFERENT, FINE, unanswered};
 use crate::config::{StatusFlags, StatusOutput};
@@ -74,14 +75,12 @@ async fn show(flags: &StatusFlags, access: &Access, before: &str) -> Result<u8> 
         StatusOutput::Json => format!("{}\n", document(flags, &survey, &beside)),
     };
     write!(std::io::stdout(), "{before}{text}")?;
-    Ok(if is_well(flags, &survey, &beside) { FINE } else { DIFFERENT })
+    Ok(if is_well(&survey, &beside) { FINE } else { DIFFERENT })
 }
 
 /// The worst of its parts: what the first line counts, and what the lines below the table name.
-fn is_well(flags: &StatusFlags, survey: &Survey, beside: &Beside) -> bool {
-    survey.agreeing() == survey.lines.len()
-        && beside.answering == beside.members
-        && faults(flags, survey).is_empty()
+fn is_well(survey: &Survey, beside: &Beside) -> bool {
+    survey.agreeing() == survey.lines.len() && beside.answering == beside.members && faults(survey).is_empty()
 }
 
 fn table(flags: &StatusFlags, survey: &Survey, beside: &Beside, wide: bool) -> String {
@@ -116,7 +115,7 @@ fn table(flags: &StatusFlags, survey: &Survey, beside: &Beside, wide: bool) -> S
         table.add_row(cells);
     }
     text += &format!("{table}\n");
-    for exception in exceptions(flags, survey) {
+    for exception in exceptions(survey) {
         text += &format!("{exception}\n");
     }
     text
@@ -158,8 +157,8 @@ fn envoy(survey: &Survey, line: &Line) -> String {
 }
 
 /// What a person should know: all that is wrong, and the marks, which somebody has wanted so.
-fn exceptions(flags: &StatusFlags, survey: &Survey) -> Vec<String> {
-    let mut said = faults(flags, survey);
+fn exceptions(survey: &Survey) -> Vec<String> {
+    let mut said = faults(survey);
     for (name, mark) in survey.roster.marks() {
         let why = if mark.why.is_empty() { String::new() } else { format!(": {}", mark.why) };
         said.push(format!("{name} is marked since {}{why}; muster resume {name} undoes it", mark.since));
@@ -168,35 +167,9 @@ fn exceptions(flags: &StatusFlags, survey: &Survey) -> Vec<String> {
 }
 
 /// What is wrong and stands in no line of the table.
-fn faults(flags: &StatusFlags, survey: &Survey) -> Vec<String> {
-    let mut said = Vec::new();
-    if survey.lines.is_empty() {
-        said.push("no node is registered".to_owned());
-    } else if !survey.lines.iter().any(|line| line.routable) {
-        said.push("nobody is routed to: Envoy answers 503".to_owned());
-    }
-    if survey.leader().is_none() {
-        said.push("no leader: Envoy keeps what it was told last".to_owned());
-    }
-    if survey.connected().next().is_none() {
-        said.push("no Envoy is connected to the leader".to_owned());
-    }
-    said.extend(survey.absent().map(|(id, why)| format!("envoy {id} {why}")));
-    for (id, envoy) in survey.connected() {
-        if let Some(rejection) = &envoy.rejection {
-            said.push(format!("envoy {id} rejected its configuration: {rejection}"));
-        } else if !survey.is_in_sync(envoy) {
-            let has = envoy.digest.as_deref().unwrap_or("nothing");
-            said.push(format!("envoy {id} is behind: it has acknowledged {has}"));
-        }
-    }
-    if let Some(first) = survey.skipped.first() {
-        let (skipped, prefix) = (survey.skipped.len(), &flags.fleet.registry.prefix);
-        said.push(format!(
-            "{skipped} entries under {prefix} say nothing valid and were skipped, first {first}"
-        ));
-    }
-    said
+fn faults(survey: &Survey) -> Vec<String> {
+    let faults = diagnose(survey).into_iter().filter(|fault| !fault.kind.is_of_a_file());
+    faults.map(|fault| fault.to_string()).collect()
 }
 
 fn tsv(survey: &Survey, beside: &Beside) -> String {
@@ -237,11 +210,11 @@ fn document(flags: &StatusFlags, survey: &Survey, beside: &Beside) -> Value {
         })
         .collect();
     json!({
-        "schema": 1, "ok": is_well(flags, survey, beside), "fleet": flags.fleet.registry.fleet,
+        "schema": 1, "ok": is_well(survey, beside), "fleet": flags.fleet.registry.fleet,
         "registry": survey.roster.life().map(|life| &life.id), "revision": survey.roster.applied,
         "digest": survey.digest, "members": { "answering": beside.answering, "all": beside.members },
         "leader": survey.leader().map(|leader| &leader.instance), "nodes": nodes, "envoys": envoys,
-        "exceptions": exceptions(flags, survey),
+        "exceptions": exceptions(survey),
     })
 }
 

@@ -9,6 +9,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::diagnosis::{Fault, Kind, diagnose};
 use super::survey::{Access, File, Line, Survey};
 use super::{DIFFERENT, FINE, UNKNOWN, unanswered};
 use crate::config::{Output, VerifyFlags};
@@ -54,42 +55,12 @@ pub fn run(flags: &VerifyFlags) -> Result<u8> {
     })
 }
 
+/// That nobody serves, or is routed to, is no difference.
 fn findings(survey: Survey) -> Findings {
-    let (mut differences, mut unknown) = (Vec::new(), Vec::new());
-    for line in &survey.lines {
-        match &line.file {
-            File::Agrees { .. } => {}
-            File::Differs { revision, how } => {
-                differences.push(format!("{}: its file differs at revision {revision}: {how}", line.name));
-            }
-            File::Absent { why } => differences.push(format!("{}: it serves no list: {why}", line.name)),
-            File::Unknown { why } => unknown.push(format!("{}: its file cannot be read: {why}", line.name)),
-        }
-    }
-    for (id, envoy) in survey.connected() {
-        match (&envoy.rejection, &envoy.digest) {
-            (Some(rejection), _) => {
-                differences.push(format!("envoy {id} rejected its configuration: {rejection}"))
-            }
-            (None, Some(digest)) if !survey.is_in_sync(envoy) => {
-                let registry = &survey.digest;
-                differences.push(format!("envoy {id} is behind: it has {digest}, the registry {registry}"));
-            }
-            (None, None) => differences.push(format!("envoy {id} has acknowledged nothing yet")),
-            (None, Some(_)) => {}
-        }
-    }
-    if survey.connected().next().is_none() {
-        unknown.push("no Envoy is connected to the leader".to_owned());
-    }
-    unknown.extend(survey.absent().map(|(id, why)| format!("envoy {id} {why}: nobody knows what it has")));
-    if survey.leader().is_none() {
-        unknown.push("nobody leads, so nobody knows what Envoy has".to_owned());
-    }
-    differences.extend(
-        survey.skipped.iter().map(|skipped| format!("the registry holds a key of nobody's: {skipped}")),
-    );
-    Findings { survey, differences, unknown }
+    let faults = diagnose(&survey).into_iter().filter(|fault| fault.kind != Kind::NoNodeServes);
+    let (unknown, differences): (Vec<_>, Vec<_>) = faults.partition(|fault| fault.kind.is_unknown());
+    let said = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect();
+    Findings { survey, differences: said(differences), unknown: said(unknown) }
 }
 
 fn show(flags: &VerifyFlags, found: &Findings) -> Result<u8> {

@@ -1,7 +1,7 @@
 //! `muster edge`: PID 1 of a container with an Envoy. Starts it, starts it again when it ends or hangs, and drains it
 //! before it is stopped. It knows nothing of the fleet: what Envoy routes to, the leader says.
 //!
-//! [`vigil`] asks Envoy and kills it, judged by [`watchdog`]; [`namespace`] says when the container has lost its network;
+//! [`vigil`] asks Envoy and kills a silent one; [`namespace`] says when the container has lost its network;
 //! [`memory`] chooses its bootstrap; [`drain`] takes Envoy out; [`serve`] is what scrapers get; [`admin`] is how Envoy is asked.
 
 mod admin;
@@ -10,7 +10,6 @@ mod memory;
 mod namespace;
 mod serve;
 mod vigil;
-mod watchdog;
 
 use std::future::Future;
 use std::net::SocketAddrV4;

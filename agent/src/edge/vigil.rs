@@ -7,13 +7,24 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::admin::{Admin, Readiness};
-use super::watchdog::{Heard, PAUSE, Verdict, Watchdog};
+use crate::latest;
 use crate::metrics::{EdgeMetrics, EnvoyRestart, Health};
 use crate::process::Pid;
 use crate::process::served::{ChildState, Served};
+use crate::process::watchdog::{Heard, Rules, Verdict, Watchdog};
 
 /// Until it is ready the first time it is asked more often: joining should not wait for a clock.
 const STARTING_PAUSE: Duration = Duration::from_millis(50);
+/// By what Envoy is judged; `silence` is a flag. Any answer is a sign of life, also 503: an Envoy without a leader waits and
+/// says so.
+const RULES: Rules = Rules {
+    pause: Duration::from_millis(200),
+    patience: Duration::from_secs(1),
+    last_chance: Duration::from_millis(100),
+    late: Duration::from_millis(250),
+    silence: Duration::from_secs(1),
+    start: Duration::from_secs(30),
+};
 
 /// The one who asks.
 pub(super) struct Vigil {
@@ -46,17 +57,15 @@ impl Vigil {
                 }
                 _ => self.show(false, Err("envoy does not run".into())),
             }
-            if state.changed().await.is_err() {
-                // The life is over; this task must not be the first to say so.
-                return std::future::pending().await;
-            }
+            // Once the life is over, this task must not be the first to say so.
+            latest::changed(&mut state).await;
         }
     }
 
     /// Asks until this life of Envoy is to be ended.
     async fn one_life(&self) {
         let began = Instant::now();
-        let mut watchdog = Watchdog::new(self.silence, began.elapsed());
+        let mut watchdog = Watchdog::new(Rules { silence: self.silence, ..RULES }, began.elapsed());
         loop {
             let patience = watchdog.asks(began.elapsed());
             let answer = self.admin.ready(patience).await;
@@ -73,7 +82,7 @@ impl Vigil {
                 Verdict::Dead => return self.show(false, Err(why)),
             }
             let starting = heard != Heard::Ready;
-            sleep(if starting { STARTING_PAUSE } else { PAUSE }).await;
+            sleep(if starting { STARTING_PAUSE } else { RULES.pause }).await;
         }
     }
 

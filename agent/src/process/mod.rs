@@ -16,6 +16,7 @@ pub mod sandbox;
 pub mod served;
 pub mod signals;
 pub mod supervisor;
+pub mod watchdog;
 
 mod fork;
 mod guard;

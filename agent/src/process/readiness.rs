@@ -8,22 +8,28 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::probe::{Answer, ProbeError, ReadyUrl, probe};
+use super::probe::{Answer, ReadyUrl, probe};
 use super::served::{ChildState, Served};
 use super::turns::Turns;
+use super::watchdog::{Heard, Rules, Verdict, Watchdog};
 use crate::clock::{BootTime, SharedTime};
+use crate::latest;
 use crate::metrics::Metrics;
 
 /// Between probes until the first answer: joining should not wait for a clock.
 const STARTING_INTERVAL: Duration = Duration::from_millis(10);
-/// Between probes of a process that answers.
-const INTERVAL: Duration = Duration::from_millis(200);
-/// Longest wait for an answer. Two of them and two pauses stay under the second in which a hung nginx must be gone.
+/// By what a process is judged that answers: two of its answers and two pauses stay under the second in which a hung nginx
+/// must be gone.
+const RULES: Rules = Rules {
+    pause: Duration::from_millis(200),
+    patience: BOUND,
+    last_chance: BOUND,
+    late: Duration::from_millis(50),
+    silence: Duration::ZERO,
+    start: START_BOUND,
+};
+/// Longest wait for an answer.
 const BOUND: Duration = Duration::from_millis(250);
-/// Answers missed in a row before it counts as not answering.
-const MISSES: u32 = 2;
-/// A probe that took this much longer than its bound says that this agent was not running, not that nginx was silent.
-const LATE: Duration = Duration::from_millis(50);
 /// How long nginx may be taken for late because it waits for a core or a disk. After that it counts as not answering.
 const STARVED_BOUND: Duration = Duration::from_secs(5);
 /// How long ago nginx was last seen to wait for a read when it counts as hung all the same: between two reads of one slow file
@@ -58,8 +64,9 @@ pub async fn watch_readiness(
 ) {
     let kills = matches!(question, Question::Healthz { .. });
     let mut state = served.state();
+    let began = Instant::now();
+    let mut watchdog = Watchdog::new(RULES, Duration::ZERO);
     let mut since = Instant::now();
-    let mut misses = 0;
     // What hangs is killed, but not while it waits for a file that is slow to come.
     let mut hung = false;
     let mut read_at: Option<Instant> = None;
@@ -75,62 +82,59 @@ pub async fn watch_readiness(
             metrics.nginx_restarts.inc();
         }
         if running.is_none() || matches!(question, Question::Nothing) {
-            (misses, since, hung, read_at) = (0, Instant::now(), false, None);
+            (since, hung, read_at) = (Instant::now(), false, None);
+            watchdog = Watchdog::new(RULES, began.elapsed());
             let over = matches!(*state.borrow(), ChildState::Exited(_));
             set(&ready, &metrics, false, if over { OVER } else { "it does not run" });
-            if state.changed().await.is_err() {
-                // The life is over; this task must not be the first to say so.
-                return std::future::pending().await;
-            }
+            // Once the life is over, this task must not be the first to say so.
+            latest::changed(&mut state).await;
             continue;
         }
         // Only after a miss, which alone decides nothing: a node that answers does not read /proc five times a second.
-        let turns = running.filter(|_| kills && misses > 0).and_then(|pid| Some((pid, Turns::of(pid)?)));
+        let turns =
+            running.filter(|_| kills && watchdog.doubts()).and_then(|pid| Some((pid, Turns::of(pid)?)));
         let asked = Instant::now();
-        let verdict = ask(&question, &metrics).await;
-        let was_ready = *ready.borrow();
-        match verdict {
-            Verdict::Silent(_) if since.elapsed() < STARVED_BOUND && is_starved(turns, asked.elapsed()) => {
-                debug!("nginx waits for a core or a disk: that does not count");
-            }
-            Verdict::Ready => {
-                (misses, since, hung, read_at) = (0, Instant::now(), false, None);
-                answered.set(BootTime::now());
-                set(&ready, &metrics, true, "");
-            }
-            Verdict::Late => debug!("a probe that came late does not count"),
-            Verdict::Silent(why) => {
-                misses += 1;
-                debug!(why, misses, "no answer");
-                if was_ready && misses >= MISSES {
-                    set(&ready, &metrics, false, &why);
-                    hung = kills;
-                } else if !was_ready && kills && since.elapsed() > START_BOUND {
-                    if !hung {
+        watchdog.asks(began.elapsed());
+        let answer = ask(&question, &metrics).await;
+        if answer.is_err() && since.elapsed() < STARVED_BOUND && is_starved(turns, asked.elapsed()) {
+            debug!("nginx waits for a core or a disk: that does not count");
+            watchdog.excuses(began.elapsed());
+        } else {
+            let heard = if answer.is_ok() { Heard::Ready } else { Heard::Nothing };
+            let verdict = watchdog.hears(began.elapsed(), heard);
+            let why = answer.err().unwrap_or_default();
+            match verdict {
+                Verdict::Ready | Verdict::NotReady => {
+                    (since, hung, read_at) = (Instant::now(), false, None);
+                    answered.set(BootTime::now());
+                    set(&ready, &metrics, true, "");
+                }
+                Verdict::Doubtful => debug!(why, "no answer"),
+                Verdict::Dead => {
+                    if !watchdog.has_been_ready() && kills && !hung {
                         warn!(why, bound_s = START_BOUND.as_secs(), "nginx did not answer after its start");
                     }
-                    hung = true;
+                    set(&ready, &metrics, false, &why);
+                    hung = kills;
                 }
             }
         }
-        if misses > 0 && running.and_then(Turns::of).is_some_and(Turns::waits_for_a_read) {
+        if watchdog.doubts() && running.and_then(Turns::of).is_some_and(Turns::waits_for_a_read) {
             read_at = Some(Instant::now());
         }
         if hung && read_at.is_none_or(|at| at.elapsed() > READ_BOUND) {
             hung = false;
             served.kill("it does not answer");
         }
-        let pause = match (*ready.borrow(), misses) {
-            (true, 0) => INTERVAL,
-            (false, _) if since.elapsed() > START_BOUND => INTERVAL,
+        let pause = match (*ready.borrow(), watchdog.doubts()) {
+            (true, false) => RULES.pause,
+            (false, _) if since.elapsed() > START_BOUND => RULES.pause,
             _ => STARTING_INTERVAL,
         };
         tokio::select! {
             () = sleep(pause) => {}
             // A process that ended is known at once.
-            changed = state.changed() => if changed.is_err() {
-                return std::future::pending().await;
-            },
+            () = latest::changed(&mut state) => {}
         }
     }
 }
@@ -140,34 +144,26 @@ fn is_starved(turns: Option<(Pid, Turns)>, span: Duration) -> bool {
     turns.is_some_and(|(pid, before)| Turns::of(pid).is_some_and(|now| now.were_late(before, span)))
 }
 
-enum Verdict {
-    Ready,
-    /// The probe's own timer ran late.
-    Late,
-    Silent(String),
-}
-
-async fn ask(question: &Question, metrics: &Metrics) -> Verdict {
+/// Whether it answers as it should; else why not.
+async fn ask(question: &Question, metrics: &Metrics) -> Result<(), String> {
     let asked = Instant::now();
     let answer = match question {
         Question::Healthz { address, .. } => probe(*address, "/healthz", BOUND).await,
         Question::Url(url) => url.probe(BOUND).await,
-        Question::Nothing => return Verdict::Silent("nothing to ask".into()),
+        Question::Nothing => return Err("nothing to ask".into()),
     };
-    let took = asked.elapsed();
     let stranger = |answer: &Answer| match question {
         Question::Healthz { instance, .. } => answer.instance.as_deref() != Some(instance),
         _ => false,
     };
     match answer {
-        Ok(answer) if stranger(&answer) => Verdict::Silent("somebody else answers on its port".into()),
+        Ok(answer) if stranger(&answer) => Err("somebody else answers on its port".into()),
         Ok(answer) if answer.status.as_u16() == 200 => {
-            metrics.nginx_probe_duration.observe(took.as_secs_f64());
-            Verdict::Ready
+            metrics.nginx_probe_duration.observe(asked.elapsed().as_secs_f64());
+            Ok(())
         }
-        Ok(answer) => Verdict::Silent(format!("it answered {}", answer.status)),
-        Err(ProbeError::Timeout) if took > BOUND + LATE => Verdict::Late,
-        Err(error) => Verdict::Silent(error.to_string()),
+        Ok(answer) => Err(format!("it answered {}", answer.status)),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -226,8 +226,8 @@ fn messages(source: &str) -> Vec<(&'static str, String)> {
 
 #[test]
 fn every_hint_of_check_has_its_heading() {
-    let (code, page) = (read("agent/src/cli/check.rs"), read("docs/checks.md"));
-    let hint = Regex::new("\"([a-z]+(?:-[a-z]+)+)\",?\\s*\\)").unwrap();
+    let (code, page) = (read("agent/src/cli/diagnosis.rs"), read("docs/checks.md"));
+    let hint = Regex::new("=> \"([a-z]+(?:-[a-z]+)+)\",").unwrap();
     let hints: BTreeSet<&str> =
         hint.captures_iter(&code).filter_map(|found| found.get(1)).map(|name| name.as_str()).collect();
     let headings: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();

@@ -12,7 +12,8 @@ const UNSAFE: [&str; 2] = ["process/fork.rs", "process/guard.rs"];
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 8] = ["manager", "handler", "helper", "helpers", "util", "utils", "common", "misc"];
 /// Neither I/O nor clock, nor anything that can fail: what would be named if there were.
-const PURE: [&str; 4] = ["fleet/", "balancer/snapshot.rs", "balancer/cluster.rs", "balancer/edge"];
+const PURE: [&str; 5] =
+    ["fleet/", "balancer/snapshot.rs", "balancer/cluster.rs", "balancer/edge", "process/watchdog.rs"];
 const IMPURE: [&str; 12] = [
     "tokio",
     "tracing",

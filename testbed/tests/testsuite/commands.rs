@@ -116,7 +116,7 @@ async fn a_node_is_taken_out_and_let_in_again() -> anyhow::Result<()> {
             expect(bed, &["drain", &last, "--force"], 0, &["withdrawn"]).await?;
             expect(bed, &["drain", &node, "--force", "--wait"], 0, &["withdrawn"]).await?;
             expect(bed, &["check"], 3, &["docs/checks.md#no-node-serves"]).await?;
-            expect(bed, &["status"], 3, &["nobody is routed to", "1/1 envoys in sync"]).await?;
+            expect(bed, &["status"], 3, &["no node is routed to", "1/1 envoys in sync"]).await?;
             let status = document(bed, &["status", "-o", "json"], 3, "status").await?;
             ensure!(status["ok"] == false, "{status}");
             eventually(SOON, "the history tells of the marks", async || {
@@ -174,7 +174,7 @@ async fn each_planted_difference_is_found() -> anyhow::Result<()> {
                 Ipv4Addr::from_octets([a, b, c, 250])
             );
             bed.etcd.ctl(&["put", "--lease", &lease, ghost, &value], None).await?;
-            let found = expect(bed, &["verify", "--wait", "1"], 3, &["ghost: it serves no list"]).await?;
+            let found = expect(bed, &["verify", "--wait", "1"], 3, &["list of ghost is absent"]).await?;
             ensure!(found.contains("1 differences"), "{found}");
             let hints = ["docs/checks.md#file-unreadable", "docs/checks.md#node-does-not-answer"];
             expect(bed, &["check"], 3, &hints).await?;
@@ -183,9 +183,9 @@ async fn each_planted_difference_is_found() -> anyhow::Result<()> {
 
             // A key of nobody's.
             bed.etcd.ctl(&["put", "/muster/nodes/garbage", "<script>"], None).await?;
-            expect(bed, &["verify", "--wait", "1"], 3, &["key of nobody's", "garbage"]).await?;
-            expect(bed, &["check"], 3, &["docs/checks.md#keys-that-say-nothing"]).await?;
-            expect(bed, &["status"], 3, &["1 entries under /muster", "garbage"]).await?;
+            expect(bed, &["verify", "--wait", "1"], 3, &["unreadable", "garbage"]).await?;
+            expect(bed, &["check"], 3, &["docs/checks.md#unreadable-keys"]).await?;
+            expect(bed, &["status"], 3, &["unreadable keys are skipped: 1", "garbage"]).await?;
             document(bed, &["verify", "--wait", "0", "-o", "json"], 3, "verify").await?;
             document(bed, &["check", "-o", "json"], 3, "check").await?;
             bed.etcd.ctl(&["del", "/muster/nodes/garbage"], None).await?;
@@ -196,7 +196,7 @@ async fn each_planted_difference_is_found() -> anyhow::Result<()> {
             bed.node(behind).signal_agent(Signal::SIGSTOP)?;
             let other = bed.node(if behind == 1 { 2 } else { 1 }).name.clone();
             expect(bed, &["drain", &other], 0, &[]).await?;
-            expect(bed, &["verify", "--wait", "1"], 3, &[&format!("{name}: its file differs"), "other states"]).await?;
+            expect(bed, &["verify", "--wait", "1"], 3, &[&format!("list of {name} differs"), "other states"]).await?;
             expect(bed, &["status"], 3, &["differs @"]).await?;
             expect(bed, &["check"], 3, &["docs/checks.md#file-differs"]).await?;
             bed.node(behind).signal_agent(Signal::SIGCONT)?;

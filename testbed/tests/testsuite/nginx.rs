@@ -56,7 +56,7 @@ async fn a_frozen_nginx_is_withdrawn_and_replaced() -> anyhow::Result<()> {
             bed.node(number).signal_nginx(Signal::SIGSTOP)?;
             // It accepts connections all the time: only a request tells.
             eventually(SOON, "it is withdrawn", async || {
-                ensure!(!bed.node(number).said("withdrawn: nginx does not answer")?.is_empty());
+                ensure!(!bed.node(number).said("withdrawn: the served process does not answer")?.is_empty());
                 Ok(())
             })
             .await?;

@@ -324,10 +324,13 @@ async fn what_a_node_has_too_much_of_is_asked_of_no_other_and_takes_no_node_out(
     for upstream in &upstreams {
         answered_by(edge, upstream).await;
     }
+    // In a row: a 200 in between would let Envoy count anew.
     for _ in 0..20 {
         let busy = fetch(edge, "GET", BUSY_PATH).await.unwrap();
         assert_eq!(busy.status, 503);
-        assert_eq!(get(edge).await.unwrap().status, 200, "the rest is served");
+    }
+    for upstream in &upstreams {
+        answered_by(edge, upstream).await;
     }
     let asked: u32 = upstreams.iter().map(|node| node.broken.load(Ordering::SeqCst)).sum();
     assert_eq!(asked, 20, "each once");

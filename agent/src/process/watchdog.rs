@@ -1,34 +1,39 @@
-//! Whether Envoy still lives, judged by its answers (**pure**): times come from outside, counted from any moment.
+//! Whether a served process still lives, judged by its answers (**pure**): times come from outside, counted from any moment.
 //!
-//! Any answer is a sign of life, also 503: an Envoy without a leader waits and says so. What counts is silence, and only
-//! such silence as this agent was awake to hear.
+//! What counts is silence, and only such silence as this agent was awake to hear.
 
 use std::time::Duration;
 
-/// Between an answer and the next question.
-pub(super) const PAUSE: Duration = Duration::from_millis(200);
-/// Longest wait for one answer; also how long the last answer is good for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// Silence that an Envoy may keep which has not been ready yet: it may be loading.
-pub(super) const START_SILENCE: Duration = Duration::from_secs(30);
-/// Shortest wait for an answer. After a stall of the whole machine question and time-out are overdue together, and nobody
-/// may die of the one question that it met: another is asked, and has this long.
-const LAST_CHANCE: Duration = Duration::from_millis(100);
-/// A wait that took this much longer than meant says that this agent stood still, and nothing about Envoy.
-const LATE: Duration = Duration::from_millis(250);
+/// By what a process is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Between an answer and the next question.
+    pub pause: Duration,
+    /// Longest wait for one answer.
+    pub patience: Duration,
+    /// Shortest wait for an answer. After a stall of the whole machine question and time-out are overdue together, and
+    /// no process may die of the one question that it met: another is asked, and has this long.
+    pub last_chance: Duration,
+    /// A wait that took this much longer than meant says that this agent stood still, and nothing about the process.
+    pub late: Duration,
+    /// How long one that has been ready may be silent; two questions at least, whatever this says.
+    pub silence: Duration,
+    /// The same for one that has not been ready yet: it may be loading.
+    pub start: Duration,
+}
 
 /// What came back to one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub enum Heard {
     Ready,
     /// It answered something else.
     NotReady,
-    /// Nobody listens, or no answer in time.
+    /// Nobody listens, or no answer in time, or none that counts as one.
     Nothing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     Ready,
     NotReady,
     /// Silent, and not yet for too long.
@@ -37,11 +42,10 @@ pub(super) enum Verdict {
     Dead,
 }
 
-/// The judge of one life of Envoy.
+/// Judges one life of a process.
 #[derive(Clone, Debug)]
-pub(super) struct Watchdog {
-    /// How long one that has been ready may be silent.
-    bound: Duration,
+pub struct Watchdog {
+    rules: Rules,
     been_ready: bool,
     /// When the first of the unanswered questions was asked.
     silent_since: Option<Duration>,
@@ -54,38 +58,49 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(super) fn new(bound: Duration, now: Duration) -> Self {
+    pub fn new(rules: Rules, now: Duration) -> Self {
         Self {
-            bound,
+            rules,
             been_ready: false,
             silent_since: None,
             unanswered: 0,
             asked: now,
-            patience: PATIENCE,
+            patience: rules.patience,
             heard: now,
         }
     }
 
+    /// Whether it has been ready in this life.
+    pub fn has_been_ready(&self) -> bool {
+        self.been_ready
+    }
+
+    /// Whether the last questions that count had no answer.
+    pub fn doubts(&self) -> bool {
+        self.unanswered > 0
+    }
+
     /// A question goes out; how long to wait for its answer.
-    pub(super) fn asks(&mut self, now: Duration) -> Duration {
-        if now.saturating_sub(self.heard) > PAUSE + LATE {
+    pub fn asks(&mut self, now: Duration) -> Duration {
+        if now.saturating_sub(self.heard) > self.rules.pause + self.rules.late {
             self.begin_anew();
         }
         self.asked = now;
         let silent = self.silent_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        self.patience = PATIENCE.min(self.allowed().saturating_sub(silent)).max(LAST_CHANCE);
+        self.patience =
+            self.rules.patience.min(self.allowed().saturating_sub(silent)).max(self.rules.last_chance);
         self.patience
     }
 
     /// The answer to it, or that none came.
-    pub(super) fn hears(&mut self, now: Duration, heard: Heard) -> Verdict {
+    pub fn hears(&mut self, now: Duration, heard: Heard) -> Verdict {
         self.heard = now;
         if heard != Heard::Nothing {
             self.begin_anew();
             self.been_ready |= heard == Heard::Ready;
             return if heard == Heard::Ready { Verdict::Ready } else { Verdict::NotReady };
         }
-        if now.saturating_sub(self.asked) > self.patience + LATE {
+        if now.saturating_sub(self.asked) > self.patience + self.rules.late {
             self.begin_anew();
             return Verdict::Doubtful;
         }
@@ -95,12 +110,17 @@ impl Watchdog {
         if silent >= self.allowed() && self.unanswered > 1 { Verdict::Dead } else { Verdict::Doubtful }
     }
 
+    /// There was no answer, for a reason that is not the process's own: it does not count.
+    pub fn excuses(&mut self, now: Duration) {
+        self.heard = now;
+    }
+
     fn begin_anew(&mut self) {
         (self.silent_since, self.unanswered) = (None, 0);
     }
 
     fn allowed(&self) -> Duration {
-        if self.been_ready { self.bound } else { START_SILENCE }
+        if self.been_ready { self.rules.silence } else { self.rules.start }
     }
 }
 
@@ -109,8 +129,23 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = ms(200);
+    const LAST_CHANCE: Duration = ms(100);
+    const START: Duration = Duration::from_secs(30);
 
-    fn ms(ms: u64) -> Duration {
+    /// As Envoy is judged.
+    fn rules(silence: Duration) -> Rules {
+        Rules {
+            pause: PAUSE,
+            patience: SECOND,
+            last_chance: LAST_CHANCE,
+            late: ms(250),
+            silence,
+            start: START,
+        }
+    }
+
+    const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
@@ -130,7 +165,7 @@ mod tests {
     #[test]
     fn one_that_was_ready_is_dead_after_the_bound() {
         for bound in [SECOND, ms(2500)] {
-            let mut dog = Watchdog::new(bound, ms(0));
+            let mut dog = Watchdog::new(rules(bound), ms(0));
             dog.asks(ms(0));
             assert_eq!(dog.hears(ms(1), Heard::Ready), Verdict::Ready);
             let dead = silence(&mut dog, ms(201), ms(60_000)).unwrap();
@@ -140,7 +175,7 @@ mod tests {
 
     #[test]
     fn refusals_count_from_the_first() {
-        let mut dog = Watchdog::new(SECOND, ms(0));
+        let mut dog = Watchdog::new(rules(SECOND), ms(0));
         dog.asks(ms(0));
         dog.hears(ms(1), Heard::Ready);
         for at in [201, 401, 601, 801, 1001] {
@@ -153,21 +188,21 @@ mod tests {
 
     #[test]
     fn one_that_was_never_ready_may_take_its_time() {
-        let mut dog = Watchdog::new(SECOND, ms(0));
+        let mut dog = Watchdog::new(rules(SECOND), ms(0));
         assert_eq!(silence(&mut dog, ms(0), ms(29_000)), None);
-        let mut waits = Watchdog::new(SECOND, ms(0));
+        let mut waits = Watchdog::new(rules(SECOND), ms(0));
         for at in 0..600 {
             waits.asks(SECOND * at);
             assert_eq!(waits.hears(SECOND * at + ms(1), Heard::NotReady), Verdict::NotReady);
         }
         let dead = silence(&mut waits, SECOND * 600, SECOND * 700).unwrap();
-        assert!(dead >= START_SILENCE && dead < START_SILENCE + SECOND * 2, "{dead:?}");
+        assert!(dead >= START && dead < START + SECOND * 2, "{dead:?}");
     }
 
     /// The machine stood still for as long as the question may wait, and Envoy has not run yet.
     #[test]
     fn nobody_dies_of_one_question() {
-        let mut dog = Watchdog::new(SECOND, ms(0));
+        let mut dog = Watchdog::new(rules(SECOND), ms(0));
         dog.asks(ms(0));
         dog.hears(ms(1), Heard::Ready);
         assert_eq!(dog.asks(ms(201)), SECOND);
@@ -180,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_answer_in_between_begins_anew() {
-        let mut dog = Watchdog::new(SECOND, ms(0));
+        let mut dog = Watchdog::new(rules(SECOND), ms(0));
         dog.asks(ms(0));
         dog.hears(ms(1), Heard::Ready);
         dog.asks(ms(201));
@@ -194,7 +229,7 @@ mod tests {
     /// Both were frozen, or this agent alone: what was not heard then says nothing.
     #[test]
     fn silence_through_which_the_agent_slept_does_not_count() {
-        let mut dog = Watchdog::new(SECOND, ms(0));
+        let mut dog = Watchdog::new(rules(SECOND), ms(0));
         dog.asks(ms(0));
         dog.hears(ms(1), Heard::Ready);
         assert_eq!(dog.asks(ms(201)), SECOND);
@@ -205,5 +240,25 @@ mod tests {
         assert_eq!(dog.hears(ms(30_100), Heard::Nothing), Verdict::Doubtful);
         assert_eq!(dog.asks(ms(30_300)), ms(700));
         assert_eq!(dog.hears(ms(31_000), Heard::Nothing), Verdict::Dead);
+    }
+
+    /// As nginx is judged: two answers missed in a row, however long that took.
+    #[test]
+    fn without_a_span_of_silence_two_questions_decide() {
+        let patience = ms(250);
+        let rules = Rules { last_chance: patience, patience, late: ms(50), silence: ms(0), ..rules(SECOND) };
+        let mut dog = Watchdog::new(rules, ms(0));
+        dog.asks(ms(0));
+        dog.hears(ms(1), Heard::Ready);
+        assert_eq!(dog.asks(ms(201)), patience);
+        assert_eq!(dog.hears(ms(451), Heard::Nothing), Verdict::Doubtful);
+        assert!(dog.doubts());
+        assert_eq!(dog.asks(ms(461)), patience);
+        let mut starved = dog.clone();
+        assert_eq!(dog.hears(ms(711), Heard::Nothing), Verdict::Dead);
+        starved.excuses(ms(711));
+        starved.asks(ms(721));
+        assert_eq!(starved.hears(ms(730), Heard::Ready), Verdict::Ready);
+        assert!(!starved.doubts());
     }
 }
