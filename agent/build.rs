@@ -2,6 +2,6 @@
 
 fn main() -> std::io::Result<()> {
     tonic_prost_build::configure()
-        .codec_path("crate::peers::codec::SmallCodec")
+        .codec_path("crate::presence::codec::SmallCodec")
         .compile_protos(&["proto/presence.proto"], &["proto"])
 }

@@ -8,7 +8,7 @@ set -eu
 case ${1:-} in
 node | envoy)
   set -- "$1" "${2:-}" Cargo.toml Cargo.lock agent/Cargo.toml agent/askama.toml agent/build.rs agent/proto agent/src \
-    agent/model/Cargo.toml testbed/Cargo.toml images/Dockerfile images/build-packages.txt images/inputs.sh images/nginx
+    model/Cargo.toml testbed/Cargo.toml images/Dockerfile images/build-packages.txt images/inputs.sh images/nginx
   [ "$1" = node ] || set -- "$@" envoy/agents.yaml envoy/bootstrap.yaml envoy/own.yaml
   ;;
 etcd) set -- "$1" "${2:-}" images/etcd/Dockerfile images/inputs.sh ;;

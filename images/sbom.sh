@@ -20,7 +20,7 @@ main() {
   "$ROOT/images/build.sh" node
   cargo_tool cargo-cyclonedx "$CARGO_CYCLONEDX"
   WORK=$(mktemp -d)
-  trap 'rm -rf "$WORK" "$ROOT"/{agent,agent/model,testbed}/.muster-sbom.json' EXIT
+  trap 'rm -rf "$WORK" "$ROOT"/{agent,model,testbed}/.muster-sbom.json' EXIT
   mkdir -p "$OUT"
   unpack
   # It writes one beside each manifest of the workspace.

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use muster::config::{Cli, Command, EdgeFlags, RunFlags};
+use muster::config::{Cli, CliCommand, EdgeFlags, RunFlags};
 use muster::process::Signal;
 use muster::process::supervisor::Supervisor;
-use muster::{agent, cli, edge, log};
+use muster::{cli, edge, log, node};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// What flags that cannot work exit with; clap's own.
@@ -18,29 +18,29 @@ fn main() -> ExitCode {
     }
     // With a COMMAND stdout is that program's, as the data of the other commands is theirs.
     let own_stdout = match &cli.command {
-        Command::Run(flags) => flags.command.is_empty(),
-        command => matches!(command, Command::Edge(_)),
+        CliCommand::Run(flags) => flags.command.is_empty(),
+        command => matches!(command, CliCommand::Edge(_)),
     };
     log::start(&cli.log, own_stdout);
     let outcome = match cli.command {
-        Command::Run(flags) => run(*flags),
-        Command::Edge(flags) => supervise(flags),
-        Command::Healthcheck(flags) => cli::healthcheck::run(&flags),
-        Command::Status(flags) => cli::status::run(&flags),
-        Command::Pki(command) => cli::pki::run(&command),
-        Command::Events(flags) => cli::events::run(&flags),
-        Command::Verify(flags) => cli::verify::run(&flags),
-        Command::Check(flags) => cli::check::run(&flags),
-        Command::Drain(flags) => cli::drain::run(&flags),
-        Command::Resume(flags) => cli::drain::resume(&flags),
-        Command::Switchover(flags) => cli::switchover::run(&flags),
-        Command::Wait(flags) => cli::wait::run(&flags),
-        Command::Version => cli::version(),
-        Command::Completion { shell } => cli::completion(shell),
+        CliCommand::Run(flags) => run(*flags),
+        CliCommand::Edge(flags) => supervise(flags),
+        CliCommand::Healthcheck(flags) => cli::healthcheck::run(&flags),
+        CliCommand::Status(flags) => cli::status::run(&flags),
+        CliCommand::Pki(command) => cli::pki::run(&command),
+        CliCommand::Events(flags) => cli::events::run(&flags),
+        CliCommand::Verify(flags) => cli::verify::run(&flags),
+        CliCommand::Check(flags) => cli::check::run(&flags),
+        CliCommand::Drain(flags) => cli::drain::run(&flags),
+        CliCommand::Resume(flags) => cli::drain::resume(&flags),
+        CliCommand::Switchover(flags) => cli::switchover::run(&flags),
+        CliCommand::Wait(flags) => cli::wait::run(&flags),
+        CliCommand::Version => cli::version(),
+        CliCommand::Completion { shell } => cli::completion(shell),
     };
     match outcome {
         Ok(code) => code.into(),
-        Err(error) => match error.downcast_ref::<agent::Unusable>() {
+        Err(error) => match error.downcast_ref::<node::Unusable>() {
             Some(wrong) => refuse(&wrong.0),
             None => {
                 tracing::error!(error = format!("{error:#}"), "muster ends");
@@ -57,7 +57,7 @@ fn refuse(wrong: &str) -> ExitCode {
 }
 
 fn run(flags: RunFlags) -> anyhow::Result<u8> {
-    as_pid_1(|supervisor, signals| agent::run(flags, supervisor, signals))
+    as_pid_1(|supervisor, signals| node::run(flags, supervisor, signals))
 }
 
 fn supervise(flags: EdgeFlags) -> anyhow::Result<u8> {

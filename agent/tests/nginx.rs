@@ -20,12 +20,13 @@ use std::time::Duration;
 
 use part::part;
 
+use muster::backoff::BackOff;
+use muster::nginx::{Fallback, HEALTHZ, Limits, Nginx, PrepareError, Requests, holds_a_file};
 use muster::process::command::{Command, Exit, SpawnError};
-use muster::process::nginx::{Fallback, HEALTHZ, Limits, Nginx, PrepareError, Requests, holds_a_file};
 use muster::process::probe::{ProbeError, probe};
-use muster::process::served::{ChildSpec, ChildState, End, OnExit, ReloadError, Served};
+use muster::process::service::{ChildSpec, ChildState, End, OnExit, ReloadError, Service};
 use muster::process::supervisor::Supervisor;
-use muster::process::{BackOff, Pid, Signal};
+use muster::process::{Pid, Signal};
 use nix::sys::signal::kill;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -49,7 +50,7 @@ fn address() -> SocketAddrV4 {
 /// A running nginx with generated files.
 struct Node {
     nginx: Nginx,
-    served: Served,
+    served: Service,
     life: JoinHandle<End>,
     _tmp: TempDir,
 }
@@ -88,7 +89,7 @@ impl Node {
         }
         let mut spec = nginx.child_spec(OnExit::Restart);
         spec.back_off = BackOff { first: Duration::from_millis(20), ..BackOff::default() };
-        let (served, life) = Served::new(supervisor(), spec);
+        let (served, life) = Service::new(supervisor(), spec);
         let life = tokio::spawn(life.run());
         let node = Self { nginx, served, life, _tmp: tmp };
         node.answering("0123456789abcdef").await;
@@ -407,13 +408,13 @@ async fn a_bad_configuration_changes_nothing_and_a_good_one_is_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_that_comes_before_the_start_is_known_still_arrives() {
     let spec = ChildSpec::command(Command::new("sleep", ["60"]), OnExit::Exit);
-    let (served, life) = Served::new(supervisor(), spec);
+    let (served, life) = Service::new(supervisor(), spec);
     served.forward(Signal::SIGUSR1);
     let end = timeout(PATIENCE, life.run()).await.expect("the signal was dropped");
     assert_eq!(end, End::Exited(Exit::Signal(Signal::SIGUSR1 as i32)));
 
     let spec = ChildSpec::command(Command::new("sleep", ["60"]), OnExit::Exit);
-    let (served, life) = Served::new(supervisor(), spec);
+    let (served, life) = Service::new(supervisor(), spec);
     served.reload().await.expect("one that starts may have read the old configuration");
     let end = timeout(PATIENCE, life.run()).await.expect("the reload was dropped");
     assert_eq!(end, End::Exited(Exit::Signal(Signal::SIGHUP as i32)));
@@ -494,7 +495,7 @@ async fn a_start_waits_for_its_port() {
     let stranger = TcpListener::bind(port).unwrap();
     let mut spec = ChildSpec::command(Command::new("sleep", ["1000"]), OnExit::Restart);
     spec.port = Some(port);
-    let (served, life) = Served::new(supervisor(), spec);
+    let (served, life) = Service::new(supervisor(), spec);
     let life = tokio::spawn(life.run());
     let mut state = served.state();
     timeout(PATIENCE, state.changed()).await.expect("starting is said at once").unwrap();
@@ -516,7 +517,7 @@ async fn a_start_waits_for_its_port() {
 async fn a_stop_during_the_back_off_is_heard() {
     let mut spec = ChildSpec::command(Command::new("false", [""; 0]), OnExit::Restart);
     spec.back_off = BackOff { first: PATIENCE * 10, max: PATIENCE * 10, ..BackOff::default() };
-    let (served, life) = Served::new(supervisor(), spec);
+    let (served, life) = Service::new(supervisor(), spec);
     let life = tokio::spawn(life.run());
     let mut state = served.state();
     let state =

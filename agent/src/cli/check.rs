@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::diagnosis::{
-    Fault, Kind, no_envoy, no_node_serves, nobody_leads, not_connected, of_envoy, of_file, unreadable_keys,
+    Fault, FaultKind, no_envoy, no_node_serves, nobody_leads, not_connected, of_envoy, of_file,
+    unreadable_keys,
 };
 use super::survey::{Access, Survey, ask};
 use super::{DIFFERENT, FINE, UNKNOWN};
@@ -34,11 +35,11 @@ struct Finding {
 /// Why a sentence is not true.
 struct Wrong {
     why: String,
-    kind: Kind,
+    kind: FaultKind,
 }
 
 impl Wrong {
-    fn new(why: impl Into<String>, kind: Kind) -> Self {
+    fn new(why: impl Into<String>, kind: FaultKind) -> Self {
         Self { why: why.into(), kind }
     }
 }
@@ -95,7 +96,7 @@ async fn findings(access: &Access) -> Vec<Finding> {
     };
     let members = members_that_answer(&access.etcd, &access.space).await;
     for (endpoint, answer) in &members {
-        let wrong = answer.as_ref().err().map(|error| Wrong::new(error.to_string(), Kind::MemberSilent));
+        let wrong = answer.as_ref().err().map(|error| Wrong::new(error.to_string(), FaultKind::MemberSilent));
         say("etcd", format!("{endpoint} answers for a majority"), wrong);
     }
     match access.survey().await {
@@ -109,7 +110,7 @@ async fn findings(access: &Access) -> Vec<Finding> {
         Err(error) => findings.push(Finding {
             category: "fleet",
             sentence: "the registry can be read".into(),
-            wrong: Some(Wrong::new(error.to_string(), Kind::RegistryUnreadable)),
+            wrong: Some(Wrong::new(error.to_string(), FaultKind::RegistryUnreadable)),
             unknown: true,
         }),
     }
@@ -153,7 +154,7 @@ async fn serving(survey: &Survey, say: &mut impl FnMut(&'static str, String, Opt
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
-        let wrong = wrong.map(|why| Wrong::new(why, Kind::NodeDoesNotAnswer));
+        let wrong = wrong.map(|why| Wrong::new(why, FaultKind::NodeDoesNotAnswer));
         say("serving", format!("{} answers at {}:{}", line.name, line.ip, line.http), wrong);
     }
 }
@@ -164,7 +165,7 @@ async fn sites(survey: &Survey, say: &mut impl FnMut(&'static str, String, Optio
     for (line, file) in survey.lines.iter().zip(futures::future::join_all(asked).await) {
         let itself: Option<Value> = file.ok().and_then(|file| serde_json::from_slice(&file).ok());
         let trouble = itself.as_ref().and_then(|itself| itself.pointer("/site/trouble")?.as_str());
-        let wrong = trouble.map(|why| Wrong::new(why, Kind::SiteNotServed));
+        let wrong = trouble.map(|why| Wrong::new(why, FaultKind::SiteNotServed));
         say("site", format!("{} serves the site as it is", line.name), wrong);
     }
 }

@@ -7,7 +7,7 @@ use crate::fleet::EnvoyValue;
 
 /// What kind of thing is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FaultKind {
     MemberSilent,
     RegistryUnreadable,
     NoNodeServes,
@@ -29,14 +29,14 @@ pub(super) enum Kind {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    pub kind: Kind,
+    pub kind: FaultKind,
     /// Whose fault it is; empty for the fleet's.
     pub subject: String,
     /// What is wrong, as it follows on the subject.
     pub why: String,
 }
 
-impl Kind {
+impl FaultKind {
     /// Whether it only could not be found out.
     pub(super) const fn is_unknown(self) -> bool {
         matches!(self, Self::FileUnknown | Self::NoEnvoy | Self::EnvoyNotConnected | Self::NobodyLeads)
@@ -95,18 +95,18 @@ pub(super) fn no_node_serves(survey: &Survey) -> Option<Fault> {
         _ if survey.lines.iter().any(|line| line.routable) => return None,
         nodes => format!("no node is routed to, of {nodes} registered: Envoy answers 503"),
     };
-    Some(of_fleet(Kind::NoNodeServes, why))
+    Some(of_fleet(FaultKind::NoNodeServes, why))
 }
 
 pub(super) fn nobody_leads(survey: &Survey) -> Option<Fault> {
     let why = "no leader: no candidate is registered, and Envoy keeps its last configuration";
-    survey.leader().is_none().then(|| of_fleet(Kind::NobodyLeads, why.to_owned()))
+    survey.leader().is_none().then(|| of_fleet(FaultKind::NobodyLeads, why.to_owned()))
 }
 
 pub(super) fn unreadable_keys(survey: &Survey) -> Option<Fault> {
     let first = survey.skipped.first()?;
     let why = format!("unreadable keys are skipped: {}, the first is {first}", survey.skipped.len());
-    Some(of_fleet(Kind::UnreadableKeys, why))
+    Some(of_fleet(FaultKind::UnreadableKeys, why))
 }
 
 /// What is wrong with a node's file.
@@ -114,38 +114,38 @@ pub(super) fn of_file(line: &Line) -> Option<Fault> {
     let (kind, why) = match &line.file {
         File::Agrees { .. } => return None,
         File::Differs { revision, how } => {
-            (Kind::FileDiffers, format!("differs from the registry at revision {revision}: {how}"))
+            (FaultKind::FileDiffers, format!("differs from the registry at revision {revision}: {how}"))
         }
-        File::Absent { why } => (Kind::FileAbsent, format!("is absent: {why}")),
-        File::Unknown { why } => (Kind::FileUnknown, format!("cannot be read: {why}")),
+        File::Absent { why } => (FaultKind::FileAbsent, format!("is absent: {why}")),
+        File::Unknown { why } => (FaultKind::FileUnknown, format!("cannot be read: {why}")),
     };
     Some(Fault { kind, subject: format!("list of {}", line.name), why })
 }
 
 pub(super) fn no_envoy(survey: &Survey) -> Option<Fault> {
     let why = format!("no Envoy is connected to the leader, of {} on record", survey.envoys.len());
-    survey.connected().next().is_none().then(|| of_fleet(Kind::NoEnvoy, why))
+    survey.connected().next().is_none().then(|| of_fleet(FaultKind::NoEnvoy, why))
 }
 
 /// `why` as [`Survey::absent`] says it.
 pub(super) fn not_connected(id: &str, why: &str) -> Fault {
-    Fault { kind: Kind::EnvoyNotConnected, subject: format!("envoy {id}"), why: why.to_owned() }
+    Fault { kind: FaultKind::EnvoyNotConnected, subject: format!("envoy {id}"), why: why.to_owned() }
 }
 
 /// What is wrong with an Envoy that is connected.
 pub(super) fn of_envoy(survey: &Survey, id: &str, envoy: &EnvoyValue) -> Option<Fault> {
     let (kind, why) = match (&envoy.rejection, &envoy.digest) {
-        (Some(rejection), _) => (Kind::EnvoyRejects, format!("rejected its configuration: {rejection}")),
+        (Some(rejection), _) => (FaultKind::EnvoyRejects, format!("rejected its configuration: {rejection}")),
         _ if survey.is_in_sync(envoy) => return None,
         (None, digest) => {
             let has = digest.as_deref().unwrap_or("nothing");
             let why = format!("is behind: it has acknowledged {has}, the registry says {}", survey.digest);
-            (Kind::EnvoyBehind, why)
+            (FaultKind::EnvoyBehind, why)
         }
     };
     Some(Fault { kind, subject: format!("envoy {id}"), why })
 }
 
-fn of_fleet(kind: Kind, why: String) -> Fault {
+fn of_fleet(kind: FaultKind, why: String) -> Fault {
     Fault { kind, subject: String::new(), why }
 }

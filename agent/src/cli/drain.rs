@@ -6,8 +6,8 @@ use anyhow::Result;
 use tokio::time::{Instant, timeout};
 use tracing::error;
 
+use super::select_node::{confirmed, shown, which};
 use super::survey::{Access, Survey};
-use super::which::{confirmed, shown, which};
 use super::{FAILED, FINE, TIMED_OUT, unanswered};
 use crate::clock::wall;
 use crate::config::{DrainFlags, MarkFlags};
@@ -16,7 +16,7 @@ use crate::registry::drained::wait_through;
 use crate::registry::operator::{mark, unmark};
 
 /// What is done to the mark.
-enum Deed {
+enum Action {
     Set { why: String, force: bool },
     Take,
 }
@@ -26,7 +26,7 @@ enum Deed {
 /// # Errors
 /// The runtime cannot be made, the certificates cannot be used, or standard output is closed.
 pub fn run(flags: &DrainFlags) -> Result<u8> {
-    super::block_on(carry_out(&flags.mark, Deed::Set { why: flags.why.clone(), force: flags.force }))
+    super::block_on(carry_out(&flags.mark, Action::Set { why: flags.why.clone(), force: flags.force }))
 }
 
 /// Takes the mark away.
@@ -34,10 +34,10 @@ pub fn run(flags: &DrainFlags) -> Result<u8> {
 /// # Errors
 /// As [`run`].
 pub fn resume(flags: &MarkFlags) -> Result<u8> {
-    super::block_on(carry_out(flags, Deed::Take))
+    super::block_on(carry_out(flags, Action::Take))
 }
 
-async fn carry_out(flags: &MarkFlags, deed: Deed) -> Result<u8> {
+async fn carry_out(flags: &MarkFlags, deed: Action) -> Result<u8> {
     let access = Access::open(&flags.fleet).await?;
     let survey = match access.survey().await {
         Ok(survey) => survey,
@@ -53,10 +53,10 @@ async fn carry_out(flags: &MarkFlags, deed: Deed) -> Result<u8> {
     let marked = survey.roster.marks().contains_key(&name);
     let mut out = std::io::stdout();
     let question = match (&deed, marked) {
-        (Deed::Set { .. }, true) => return Ok(say(&format!("{name} is drained already"))?),
-        (Deed::Take, false) => return Ok(say(&format!("{name} is not drained"))?),
-        (Deed::Set { .. }, false) => format!("take {name} out?"),
-        (Deed::Take, true) => format!("let {name} in again?"),
+        (Action::Set { .. }, true) => return Ok(say(&format!("{name} is drained already"))?),
+        (Action::Take, false) => return Ok(say(&format!("{name} is not drained"))?),
+        (Action::Set { .. }, false) => format!("take {name} out?"),
+        (Action::Take, true) => format!("let {name} in again?"),
     };
     if !confirmed(&question, flags.yes)? {
         writeln!(out, "nothing was done")?;
@@ -64,10 +64,10 @@ async fn carry_out(flags: &MarkFlags, deed: Deed) -> Result<u8> {
     }
     let began = Instant::now();
     let written = match &deed {
-        Deed::Set { why, .. } => {
+        Action::Set { why, .. } => {
             mark(&access.etcd, &access.space, &name, &Mark { since: wall(), why: why.clone() }).await
         }
-        Deed::Take => unmark(&access.etcd, &access.space, &name).await,
+        Action::Take => unmark(&access.etcd, &access.space, &name).await,
     };
     let revision = match written {
         Ok(revision) => revision,
@@ -76,7 +76,7 @@ async fn carry_out(flags: &MarkFlags, deed: Deed) -> Result<u8> {
             return Ok(FAILED);
         }
     };
-    let done = if matches!(deed, Deed::Set { .. }) { "withdrawn" } else { "let in again" };
+    let done = if matches!(deed, Action::Set { .. }) { "withdrawn" } else { "let in again" };
     let Some(bound) = flags.wait else { return Ok(say(&format!("{name} is {done}"))?) };
     // As a leaving node waits: what an Envoy has acknowledged by chance under an older revision proves nothing.
     let acknowledged = wait_through(&access.etcd, &access.space, || revision);
@@ -89,14 +89,14 @@ async fn carry_out(flags: &MarkFlags, deed: Deed) -> Result<u8> {
 }
 
 /// The name whose mark is meant.
-fn subject(survey: &Survey, flags: &MarkFlags, deed: &Deed) -> Result<String, String> {
+fn subject(survey: &Survey, flags: &MarkFlags, deed: &Action) -> Result<String, String> {
     let line = match which(survey, &flags.node) {
         // A mark outlives its node.
         Err(_) if survey.roster.marks().contains_key(&flags.node) => return Ok(flags.node.clone()),
         line => line?,
     };
     let others = survey.lines.iter().filter(|other| other.routable && other.name != line.name).count();
-    if let Deed::Set { force: false, .. } = deed
+    if let Action::Set { force: false, .. } = deed
         && line.routable
         && others == 0
     {

@@ -6,12 +6,12 @@ pub mod drain;
 pub mod events;
 pub mod healthcheck;
 pub mod pki;
+mod select_node;
 pub mod status;
 mod survey;
 pub mod switchover;
 pub mod verify;
 pub mod wait;
-mod which;
 
 use std::future::Future;
 

@@ -15,7 +15,7 @@ use crate::pki::init::{Done, init};
 use crate::pki::plan::Consumer;
 use crate::pki::read::moment;
 use crate::pki::renew::renew;
-use crate::pki::show::{Entry, State, show};
+use crate::pki::show::{CertificateEntry, State, show};
 use crate::pki::store::Store;
 use crate::registry::auth;
 use crate::registry::client::CallError;
@@ -101,7 +101,7 @@ fn report(done: &[Done]) -> Result<()> {
 }
 
 /// What `init` found there may be in no order, and it touches none of it.
-fn judge(entries: &[Entry]) -> Result<u8> {
+fn judge(entries: &[CertificateEntry]) -> Result<u8> {
     for entry in entries {
         let path = entry.path.display();
         match &entry.state {
@@ -115,8 +115,8 @@ fn judge(entries: &[Entry]) -> Result<u8> {
     Ok(code(entries, |entry| matches!(entry.state, State::Good | State::Expiring)))
 }
 
-fn code(entries: &[Entry], fine: impl Fn(&Entry) -> bool) -> u8 {
-    if entries.iter().any(Entry::is_unreadable) {
+fn code(entries: &[CertificateEntry], fine: impl Fn(&CertificateEntry) -> bool) -> u8 {
+    if entries.iter().any(CertificateEntry::is_unreadable) {
         FAILED
     } else if entries.iter().all(fine) {
         FINE
@@ -125,7 +125,7 @@ fn code(entries: &[Entry], fine: impl Fn(&Entry) -> bool) -> u8 {
     }
 }
 
-fn print(flags: &PkiShowFlags, entries: &[Entry]) -> Result<()> {
+fn print(flags: &PkiShowFlags, entries: &[CertificateEntry]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if flags.output == Output::Json {
         let certificates: Vec<Value> = entries.iter().map(as_json).collect();
@@ -148,7 +148,7 @@ fn print(flags: &PkiShowFlags, entries: &[Entry]) -> Result<()> {
     Ok(())
 }
 
-fn as_json(entry: &Entry) -> Value {
+fn as_json(entry: &CertificateEntry) -> Value {
     let facts = &entry.facts;
     let (state, why) = words(&entry.state);
     let uses: Vec<&str> = [("client", facts.client), ("server", facts.server)]

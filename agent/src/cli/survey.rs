@@ -91,7 +91,7 @@ pub(super) struct Survey {
 
 /// Whether the one that leads has an Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Contact {
+pub(super) enum EnvoyContact {
     Connected,
     /// An earlier leader had it; it may have died with that one.
     Unmet,
@@ -167,7 +167,7 @@ impl Survey {
     }
 
     pub(super) fn connected(&self) -> impl Iterator<Item = (&String, &EnvoyValue)> {
-        self.envoys.iter().filter(|(_, envoy)| contact(envoy, &self.roster) == Contact::Connected)
+        self.envoys.iter().filter(|(_, envoy)| contact(envoy, &self.roster) == EnvoyContact::Connected)
     }
 
     /// Envoys on record that the leader does not have, and why they count as absent. While nobody leads only those that
@@ -175,9 +175,9 @@ impl Survey {
     pub(super) fn absent(&self) -> impl Iterator<Item = (&String, &'static str)> {
         let leads = self.leader().is_some();
         self.envoys.iter().filter_map(move |(id, envoy)| match contact(envoy, &self.roster) {
-            Contact::Connected => None,
-            Contact::Unmet => leads.then_some((id, "is not connected to the one that leads")),
-            Contact::Gone => Some((id, "is not connected")),
+            EnvoyContact::Connected => None,
+            EnvoyContact::Unmet => leads.then_some((id, "is not connected to the one that leads")),
+            EnvoyContact::Gone => Some((id, "is not connected")),
         })
     }
 
@@ -195,13 +195,13 @@ impl Survey {
     }
 }
 
-pub(super) fn contact(envoy: &EnvoyValue, roster: &Roster) -> Contact {
+pub(super) fn contact(envoy: &EnvoyValue, roster: &Roster) -> EnvoyContact {
     match envoy.connected {
-        false => Contact::Gone,
+        false => EnvoyContact::Gone,
         true if roster.leader().map(|leader| leader.create_revision) == Some(envoy.writer) => {
-            Contact::Connected
+            EnvoyContact::Connected
         }
-        true => Contact::Unmet,
+        true => EnvoyContact::Unmet,
     }
 }
 

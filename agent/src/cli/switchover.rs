@@ -7,8 +7,8 @@ use anyhow::Result;
 use tokio::time::{Instant, sleep};
 use tracing::error;
 
+use super::select_node::which;
 use super::survey::{Access, Survey};
-use super::which::which;
 use super::{FAILED, FINE, TIMED_OUT, unanswered};
 use crate::config::SwitchoverFlags;
 use crate::fleet::{Candidate, EnvoyValue};

@@ -9,7 +9,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::diagnosis::{Fault, Kind, diagnose};
+use super::diagnosis::{Fault, FaultKind, diagnose};
 use super::survey::{Access, File, Line, Survey};
 use super::{DIFFERENT, FINE, UNKNOWN, unanswered};
 use crate::config::{Output, VerifyFlags};
@@ -57,7 +57,7 @@ pub fn run(flags: &VerifyFlags) -> Result<u8> {
 
 /// That nobody serves, or is routed to, is no difference.
 fn findings(survey: Survey) -> Findings {
-    let faults = diagnose(&survey).into_iter().filter(|fault| fault.kind != Kind::NoNodeServes);
+    let faults = diagnose(&survey).into_iter().filter(|fault| fault.kind != FaultKind::NoNodeServes);
     let (unknown, differences): (Vec<_>, Vec<_>) = faults.partition(|fault| fault.kind.is_unknown());
     let said = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect();
     Findings { survey, differences: said(differences), unknown: said(unknown) }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
-use super::survey::{Access, Contact, contact};
+use super::survey::{Access, EnvoyContact, contact};
 use super::{FINE, TIMED_OUT, UNKNOWN};
 use crate::config::{Awaited, WaitFlags};
 use crate::fleet::EnvoyValue;
@@ -59,12 +59,12 @@ async fn look(access: &Access, awaited: &Awaited) -> Result<Vec<String>, CallErr
 fn behind(id: &str, record: Option<&EnvoyValue>, roster: &Roster) -> Option<String> {
     let Some(envoy) = record else { return Some(format!("no leader has met envoy {id}")) };
     match contact(envoy, roster) {
-        Contact::Gone => Some(format!("envoy {id} is not connected")),
-        Contact::Unmet => Some(format!("envoy {id} is not connected to the one that leads")),
-        Contact::Connected if envoy.digest.as_deref() != Some(&*roster.digest()) => {
+        EnvoyContact::Gone => Some(format!("envoy {id} is not connected")),
+        EnvoyContact::Unmet => Some(format!("envoy {id} is not connected to the one that leads")),
+        EnvoyContact::Connected if envoy.digest.as_deref() != Some(&*roster.digest()) => {
             Some(format!("envoy {id} has not acknowledged the list"))
         }
-        Contact::Connected => None,
+        EnvoyContact::Connected => None,
     }
 }
 

@@ -7,35 +7,36 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    Advertise, Allow, CheckFlags, Cli, Command, DrainFlags, Endpoint, EventsFlags, MAX_ENDPOINTS, MarkFlags,
-    OnExit, PkiCommand, RegistryFlags, RunFlags, StatusFlags, SwitchoverFlags, VerifyFlags, WaitFlags,
-    not_publishable,
+    Advertise, Allow, CheckFlags, Cli, CliCommand, DrainFlags, Endpoint, EventsFlags, MAX_ENDPOINTS,
+    MarkFlags, OnExit, PkiCommand, RegistryFlags, RunFlags, StatusFlags, SwitchoverFlags, VerifyFlags,
+    WaitFlags, not_publishable,
 };
 use crate::fleet::KeySpace;
-use crate::process::nginx::can_name;
+use crate::nginx::can_name;
 
 impl Cli {
     /// # Errors
     /// A sentence that names the flags, what is wrong and what to do.
     pub fn validate(&self) -> Result<(), String> {
         match &self.command {
-            Command::Run(flags) => flags.validate(),
-            Command::Status(flags) if flags.watch.is_some_and(|every| every.is_zero()) => {
+            CliCommand::Run(flags) => flags.validate(),
+            CliCommand::Status(flags) if flags.watch.is_some_and(|every| every.is_zero()) => {
                 Err("--watch: expected whole seconds from 1 to 600, such as 2".into())
             }
-            Command::Status(StatusFlags { fleet, .. })
-            | Command::Events(EventsFlags { fleet, .. })
-            | Command::Verify(VerifyFlags { fleet, .. })
-            | Command::Check(CheckFlags { fleet, .. })
-            | Command::Drain(DrainFlags { mark: MarkFlags { fleet, .. }, .. })
-            | Command::Resume(MarkFlags { fleet, .. })
-            | Command::Switchover(SwitchoverFlags { fleet, .. })
-            | Command::Wait(WaitFlags { fleet, .. }) => endpoints(&fleet.registry),
-            Command::Pki(PkiCommand::EtcdAuth { registry, .. }) => root_of_etcd(registry),
-            Command::Pki(command) => members(command),
-            Command::Edge(_) | Command::Healthcheck(_) | Command::Version | Command::Completion { .. } => {
-                Ok(())
-            }
+            CliCommand::Status(StatusFlags { fleet, .. })
+            | CliCommand::Events(EventsFlags { fleet, .. })
+            | CliCommand::Verify(VerifyFlags { fleet, .. })
+            | CliCommand::Check(CheckFlags { fleet, .. })
+            | CliCommand::Drain(DrainFlags { mark: MarkFlags { fleet, .. }, .. })
+            | CliCommand::Resume(MarkFlags { fleet, .. })
+            | CliCommand::Switchover(SwitchoverFlags { fleet, .. })
+            | CliCommand::Wait(WaitFlags { fleet, .. }) => endpoints(&fleet.registry),
+            CliCommand::Pki(PkiCommand::EtcdAuth { registry, .. }) => root_of_etcd(registry),
+            CliCommand::Pki(command) => members(command),
+            CliCommand::Edge(_)
+            | CliCommand::Healthcheck(_)
+            | CliCommand::Version
+            | CliCommand::Completion { .. } => Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Unit of a plain number, range, and how the flag's help and its errors name both.
-pub(super) struct Kind {
+pub(super) struct DurationKind {
     pub(super) unit: Duration,
     pub(super) range: RangeInclusive<Duration>,
     /// Whether fractions of the unit are refused: a lease is granted in whole seconds.
@@ -12,7 +12,7 @@ pub(super) struct Kind {
     pub(super) example: &'static str,
 }
 
-impl Kind {
+impl DurationKind {
     pub(super) const fn seconds(range: RangeInclusive<u64>, example: &'static str) -> Self {
         let range = Duration::from_secs(*range.start())..=Duration::from_secs(*range.end());
         Self { unit: Duration::from_secs(1), range, whole: false, example }
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_or_no_time_is_told_what_is_expected() {
-        let kind = Kind::seconds(2..=60, "5s or 1m").whole();
+        let kind = DurationKind::seconds(2..=60, "5s or 1m").whole();
         assert_eq!(kind.parse("1m"), Ok(Duration::from_secs(60)));
         for text in
             ["", "1", "61", "-5", "-5s", "1500ms", "2.5", "5 apples", "five", "99999999999999999999999", "1h"]

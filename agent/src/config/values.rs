@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::duration::Kind;
+use super::duration::DurationKind;
 use super::pki::MAX_DAYS;
 use super::{
     MAX_DRAIN_SECONDS, MAX_KEEP_MARKS_SECONDS, MAX_LINGER_MS, MAX_PREFIX_BYTES, MAX_SILENCE_SECONDS,
@@ -99,19 +99,19 @@ pub(super) fn proxies(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {
-    Kind::seconds(TTL_SECONDS, "5 or 5s").whole().parse(text)
+    DurationKind::seconds(TTL_SECONDS, "5 or 5s").whole().parse(text)
 }
 
 pub(super) fn drain_timeout(text: &str) -> Result<Duration, String> {
-    Kind::seconds(0..=MAX_DRAIN_SECONDS, "7 or 2m").parse(text)
+    DurationKind::seconds(0..=MAX_DRAIN_SECONDS, "7 or 2m").parse(text)
 }
 
 pub(super) fn stop_grace(text: &str) -> Result<Duration, String> {
-    Kind::seconds(STOP_GRACE_SECONDS, "30 or 5m").parse(text)
+    DurationKind::seconds(STOP_GRACE_SECONDS, "30 or 5m").parse(text)
 }
 
 pub(super) fn silence(text: &str) -> Result<Duration, String> {
-    Kind::seconds(1..=MAX_SILENCE_SECONDS, "1 or 1500ms").parse(text)
+    DurationKind::seconds(1..=MAX_SILENCE_SECONDS, "1 or 1500ms").parse(text)
 }
 
 pub(super) fn bootstrap(text: &str) -> Result<PathBuf, String> {
@@ -129,7 +129,7 @@ pub(super) fn socket_file(text: &str) -> Result<PathBuf, String> {
 }
 
 pub(super) fn keep_marks(text: &str) -> Result<Duration, String> {
-    Kind::seconds(1..=MAX_KEEP_MARKS_SECONDS, "86400 or 24h").parse(text)
+    DurationKind::seconds(1..=MAX_KEEP_MARKS_SECONDS, "86400 or 24h").parse(text)
 }
 
 pub(super) fn days(text: &str) -> Result<u32, String> {
@@ -140,16 +140,16 @@ pub(super) fn days(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn wait(text: &str) -> Result<Duration, String> {
-    Kind::seconds(0..=MAX_WAIT_SECONDS, "30 or 2m").parse(text)
+    DurationKind::seconds(0..=MAX_WAIT_SECONDS, "30 or 2m").parse(text)
 }
 
 pub(super) fn since(text: &str) -> Result<Duration, String> {
-    Kind::seconds(0..=MAX_SINCE_SECONDS, "90s, 10m or 2h").parse(text)
+    DurationKind::seconds(0..=MAX_SINCE_SECONDS, "90s, 10m or 2h").parse(text)
 }
 
 pub(super) fn linger(text: &str) -> Result<Duration, String> {
     let range = Duration::ZERO..=Duration::from_millis(MAX_LINGER_MS);
-    Kind { unit: Duration::from_millis(1), range, whole: false, example: "500 or 1s" }.parse(text)
+    DurationKind { unit: Duration::from_millis(1), range, whole: false, example: "500 or 1s" }.parse(text)
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {

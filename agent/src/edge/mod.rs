@@ -1,15 +1,15 @@
 //! `muster edge`: PID 1 of a container with an Envoy. Starts it, starts it again when it ends or hangs, and drains it
 //! before it is stopped. It knows nothing of the fleet: what Envoy routes to, the leader says.
 //!
-//! [`vigil`] asks Envoy and kills a silent one; [`namespace`] says when the container has lost its network;
+//! [`health_check`] asks Envoy and kills a silent one; [`namespace`] says when the container has lost its network;
 //! [`memory`] chooses its bootstrap; [`drain`] takes Envoy out; [`serve`] is what scrapers get; [`admin`] is how Envoy is asked.
 
 mod admin;
 mod drain;
+mod health_check;
 mod memory;
 mod namespace;
 mod serve;
-mod vigil;
 
 use std::future::Future;
 use std::net::SocketAddrV4;
@@ -23,16 +23,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::backoff::BackOff;
 use crate::config::{EdgeFlags, OnExit};
 use crate::metrics::{self, EdgeDrain, EdgeMetrics, Health};
+use crate::process::Signal;
 use crate::process::command::Command;
 use crate::process::lifecycle::{self, Cause, FAST_BOUND};
-use crate::process::served::{Audience, ChildSpec, ChildState, End, Served};
+use crate::process::service::{Audience, ChildSpec, ChildState, End, Service};
 use crate::process::supervisor::Supervisor;
-use crate::process::{BackOff, Signal};
 use admin::Admin;
+use health_check::HealthCheck;
 use serve::Both;
-use vigil::Vigil;
 
 /// How long Envoy may take to end after TERM: it writes its access log and closes what is left.
 const TERM_BOUND: Duration = Duration::from_secs(2);
@@ -52,14 +53,14 @@ pub async fn run(flags: EdgeFlags, supervisor: Supervisor, signals: UnboundedRec
     info!(version = crate::VERSION, %address, admin = %flags.admin.display(), "edge");
 
     let admin = Admin::new(flags.admin.clone());
-    let (served, life) = Served::new(supervisor, child_spec(&flags));
+    let (served, life) = Service::new(supervisor, child_spec(&flags));
     let starting = Health { live: Ok(()), ready: Err("envoy has not been started".into()) };
     let (health, shown) = watch::channel(starting);
     let both = Both { admin: admin.clone(), metrics: metrics.clone() };
     let close = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(named("metrics", metrics::serve(listener, both, shown, close.clone())));
-    let vigil = Vigil {
+    let vigil = HealthCheck {
         admin: admin.clone(),
         served: served.clone(),
         silence: flags.silence,
@@ -111,7 +112,7 @@ fn child_spec(flags: &EdgeFlags) -> ChildSpec {
 struct Edge {
     flags: EdgeFlags,
     admin: Admin,
-    served: Served,
+    served: Service,
     health: watch::Sender<Health>,
     metrics: EdgeMetrics,
     vigil: tokio::task::AbortHandle,

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::keys::{Key, KeySpace};
 use super::names::{is_instance, is_name, node_id, plain};
-use super::node::{Candidate, Life, Mark, Node, Put};
+use super::node::{Candidate, Mark, Node, Put, RegistryLife};
 use super::values::{CandidateValue, LifeValue, MAX_VALUE_BYTES, NodeValue, Value};
 
 /// More of a key than this is not shown.
@@ -16,7 +16,7 @@ const MAX_SHOWN_BYTES: usize = 256;
 pub enum Entry {
     Node(Box<Node>),
     Candidate(Candidate),
-    Life(Life),
+    RegistryLife(RegistryLife),
     Mark(String, Mark),
     /// A neighbour in key order that is none of ours.
     Elsewhere,
@@ -63,7 +63,7 @@ pub fn parse(space: &KeySpace, key: &[u8], put: &Put, revision: i64) -> Result<E
         Some(Key::Node(id)) => node(space, id, put, revision).map(|node| Entry::Node(Box::new(node))),
         Some(Key::Candidate(lease)) => candidate(lease, put, revision).map(Entry::Candidate),
         Some(Key::Mark(name)) => mark(name, put).map(|mark| Entry::Mark(name.to_owned(), mark)),
-        Some(Key::Life) => life(put, revision).map(Entry::Life),
+        Some(Key::RegistryLife) => life(put, revision).map(Entry::RegistryLife),
         Some(Key::Other) => Ok(Entry::Elsewhere),
         None => Err(RejectionReason::Misnamed),
     };
@@ -130,10 +130,10 @@ fn mark(name: &str, put: &Put) -> Result<Mark, RejectionReason> {
     Ok(mark)
 }
 
-fn life(put: &Put, revision: i64) -> Result<Life, RejectionReason> {
+fn life(put: &Put, revision: i64) -> Result<RegistryLife, RejectionReason> {
     let LifeValue { id } = LifeValue::read(&put.value)?;
     plain(&id)?;
-    Ok(Life { id, mod_revision: revision })
+    Ok(RegistryLife { id, mod_revision: revision })
 }
 
 fn leased(put: &Put) -> Result<(), RejectionReason> {

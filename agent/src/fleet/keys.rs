@@ -18,7 +18,7 @@ pub enum Key<'a> {
     Candidate(&'a str),
     /// A node's name.
     Mark(&'a str),
-    Life,
+    RegistryLife,
     Other,
 }
 
@@ -52,7 +52,7 @@ impl KeySpace {
             ("nodes", id) => Key::Node(id),
             ("leader", lease) => Key::Candidate(lease),
             ("marks", name) => Key::Mark(name),
-            ("life", "") if rest == "life" => Key::Life,
+            ("life", "") if rest == "life" => Key::RegistryLife,
             _ => Key::Other,
         })
     }

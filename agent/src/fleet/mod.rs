@@ -19,7 +19,7 @@ pub use entry::{Entry, Rejection, RejectionReason, parse};
 pub use keys::{FIRST_PARTS, KeySpace};
 pub use leadership::{Contact, Leadership};
 pub use names::{is_instance, is_name, node_id};
-pub use node::{Candidate, Change, Life, Mark, Node, NodeState, Ports, Put};
+pub use node::{Candidate, Change, Mark, Node, NodeState, Ports, Put, RegistryLife};
 pub use roster::{Roster, Row};
 pub use values::{
     CursorValue, DrainedValue, EnvoyValue, MAX_VALUE_BYTES, Value, candidate_value, life_value, node_value,

@@ -96,7 +96,7 @@ pub struct Mark {
 
 /// The id of this registry's life: replaced when the data were wiped or restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct RegistryLife {
     pub id: String,
     pub mod_revision: i64,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::digest::digest;
 use super::entry::{Entry, Rejection, parse};
 use super::keys::KeySpace;
-use super::node::{Candidate, Change, Life, Mark, Node, NodeState, Ports};
+use super::node::{Candidate, Change, Mark, Node, NodeState, Ports, RegistryLife};
 
 /// Reaped instances remembered.
 const MAX_REAPED: usize = 256;
@@ -37,7 +37,7 @@ pub struct Roster {
     pub read_at: i64,
     /// Revision of the last event that changed the content of the files.
     pub revision: i64,
-    life: Option<Life>,
+    life: Option<RegistryLife>,
     nodes: BTreeMap<Vec<u8>, Node>,
     candidates: BTreeMap<Vec<u8>, Candidate>,
     marks: BTreeMap<String, Mark>,
@@ -184,7 +184,7 @@ impl Roster {
     }
 
     /// Id of the registry's life, once known.
-    pub fn life(&self) -> Option<&Life> {
+    pub fn life(&self) -> Option<&RegistryLife> {
         self.life.as_ref()
     }
 
@@ -253,7 +253,7 @@ impl Roster {
                 self.nodes.insert(key.clone(), *node);
             }
             Ok(Entry::Candidate(candidate)) => drop(self.candidates.insert(key.clone(), candidate)),
-            Ok(Entry::Life(life)) => self.life = Some(life),
+            Ok(Entry::RegistryLife(life)) => self.life = Some(life),
             Ok(Entry::Mark(name, mark)) => drop(self.marks.insert(name, mark)),
             Ok(Entry::Elsewhere) => {}
             Err(rejection) => return Some(rejection),

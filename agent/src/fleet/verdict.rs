@@ -16,7 +16,7 @@ pub enum Ending {
 
 /// Whose end is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum Subject {
     /// A node, judged by the leader.
     Node,
     /// The leader, judged by the candidates behind it.
@@ -36,7 +36,7 @@ pub enum Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub instance: String,
-    pub role: Role,
+    pub role: Subject,
     pub finding: Finding,
     /// Whether the node's nginx answered as this instance: a dead leader's node may serve on.
     pub nginx_answers: bool,

@@ -7,9 +7,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::book::Book;
 use super::exposition::{self, Format};
 use super::labels::{EdgeDrain, EnvoyRestart};
+use super::registry::MetricRegistry;
 
 /// All of `muster edge`'s metrics: a cheap handle.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct EdgeMetrics {
 impl EdgeMetrics {
     /// As [`super::Metrics::new`].
     pub fn new(version: &'static str, revision: &'static str) -> Self {
-        let mut book = Book::of_this_process(version, revision);
+        let mut book = MetricRegistry::of_this_process(version, revision);
         let envoy_up = book.plain("muster_edge_envoy_up", "Whether Envoy answered the last question");
         let envoy_ready = book.plain("muster_edge_envoy_ready", "Whether Envoy said that it is ready");
         let restarts = "Starts of Envoy after the first, by why the one before is gone";

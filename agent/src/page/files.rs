@@ -9,7 +9,7 @@ use tempfile::TempPath;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::render::Files;
+use super::render::ListFiles;
 use crate::metrics::ListFile;
 use crate::replace::{self, MODE, TEMPORARY};
 
@@ -66,7 +66,7 @@ impl Publisher {
     ///
     /// # Errors
     /// The old files stay as they were, and no temporary file is left.
-    pub fn publish(&self, files: &Files) -> Result<Vec<Written>, PublishError> {
+    pub fn publish(&self, files: &ListFiles) -> Result<Vec<Written>, PublishError> {
         // The page last: who sees it reload finds the files it links to as new as itself.
         self.replace(&[
             (ListFile::IpsJson, &files.ips_json),

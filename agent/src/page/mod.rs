@@ -4,16 +4,18 @@
 //! [`Publisher`] puts the bytes on disk atomically, and [`run`] follows the roster.
 
 mod files;
-mod history;
+mod history_json;
 mod html;
-mod node;
+mod list_task;
+mod node_json;
 mod render;
-mod run;
 mod writer;
 
 pub use files::{PublishError, Publisher, Written};
-pub use history::{render_history, run_history};
+pub use history_json::{render_history, run_history};
 pub use html::content_security_policy;
-pub use node::{ContactState, Itself, NginxHealth, RegistryContact, SiteHealth, render_itself, run_itself};
-pub use render::{About, Files, render};
-pub use run::run;
+pub use list_task::run;
+pub use node_json::{
+    ContactState, NginxHealth, NodeDocument, RegistryContact, SiteHealth, render_itself, run_itself,
+};
+pub use render::{About, ListFiles, render};

@@ -21,7 +21,7 @@ pub struct About {
 
 /// The generated files, each as its whole content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Files {
+pub struct ListFiles {
     pub ips_json: Vec<u8>,
     pub ips_txt: Vec<u8>,
     pub sd_json: Vec<u8>,
@@ -29,10 +29,10 @@ pub struct Files {
 }
 
 /// Renders all files. Equal rosters with equal contact give equal bytes.
-pub fn render(roster: &Roster, contact: &Contact, about: &About) -> Files {
+pub fn render(roster: &Roster, contact: &Contact, about: &About) -> ListFiles {
     let rows = roster.rows();
     let list = List::new(roster, contact, about, &rows);
-    Files {
+    ListFiles {
         ips_json: json(&list, 2),
         ips_txt: addresses(&list.ips),
         sd_json: json(&rows.iter().map(|row| Target::new(row, about)).collect::<Vec<_>>(), 1),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Wrong;
 use super::issue::{Pem, Signer, Validity};
-use super::plan::{AUTHORITY, Authority, Identity};
+use super::plan::{AUTHORITY, Authority, CertificateSubject};
 use super::read::{Pair, contents, is_there, moment};
 use super::store::{Files, Store};
 
@@ -47,7 +47,7 @@ impl Authorities {
     ///
     /// # Errors
     /// [`Wrong::Issue`].
-    pub fn pair(&self, identity: &Identity, validity: Validity) -> Result<Files, Wrong> {
+    pub fn pair(&self, identity: &CertificateSubject, validity: Validity) -> Result<Files, Wrong> {
         let signer = self.of(identity.authority);
         let pem = signer.sign(identity, validity)?;
         let file = |ending: &str, text: String| (format!("{}{ending}", identity.file), text.into_bytes());

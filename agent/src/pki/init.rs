@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Wrong;
 use super::authorities::{Authorities, headless};
 use super::issue::Validity;
-use super::plan::{AUTHORITY, Consumer, Identity};
+use super::plan::{AUTHORITY, CertificateSubject, Consumer};
 use super::read::{contents, is_there};
 use super::store::{Files, Store};
 
@@ -83,7 +83,7 @@ fn fill(
 }
 
 /// The files of a pair that is there, and whether its authority is beside it.
-fn keep(dir: &Path, identity: &Identity) -> Result<Option<(Files, bool)>, Wrong> {
+fn keep(dir: &Path, identity: &CertificateSubject) -> Result<Option<(Files, bool)>, Wrong> {
     let file = |ending: &str| format!("{}{ending}", identity.file);
     let names = [file(".crt"), file(".key"), file("-ca.crt")];
     match (is_there(&dir.join(&names[0]))?, is_there(&dir.join(&names[1]))?) {

@@ -9,7 +9,7 @@ use rcgen::{
 use time::OffsetDateTime;
 
 use super::Wrong;
-use super::plan::{Authority, Identity, Usage};
+use super::plan::{Authority, CertificateSubject, Usage};
 
 /// Seconds since 1970, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Signer {
     ///
     /// # Errors
     /// [`Wrong::Issue`] without randomness, or for a name that no certificate can carry.
-    pub fn sign(&self, identity: &Identity, validity: Validity) -> Result<Pem, Wrong> {
+    pub fn sign(&self, identity: &CertificateSubject, validity: Validity) -> Result<Pem, Wrong> {
         let validity = Validity { from: validity.from, to: validity.to.min(self.ends) };
         let mut params = params(&identity.common_name, validity)?;
         params.subject_alt_names = names(&identity.names)?;

@@ -2,17 +2,17 @@
 //! judged ([`read`], [`show`]) and used ([`tls`], [`follow`]).
 
 pub mod authorities;
-mod by_role;
-pub mod follow;
+mod error;
 pub mod init;
 pub mod issue;
 pub mod plan;
 pub mod read;
+pub mod reload;
 pub mod renew;
+mod server_verifier;
 mod set;
 pub mod show;
 pub mod store;
 pub mod tls;
-mod wrong;
 
-pub use wrong::Wrong;
+pub use error::Wrong;

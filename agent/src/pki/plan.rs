@@ -52,7 +52,7 @@ pub enum Usage {
 
 /// One certificate: `<file>.crt` and `<file>.key`, with `<file>-ca.crt` to judge the other side by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct CertificateSubject {
     pub file: &'static str,
     pub authority: Authority,
     /// etcd takes it for the user.
@@ -90,7 +90,7 @@ impl Consumer {
         }
     }
 
-    pub fn identities(&self) -> Vec<Identity> {
+    pub fn identities(&self) -> Vec<CertificateSubject> {
         let etcd_user = |name: &str| identity("etcd", Authority::Etcd, name, &[], Usage::Client);
         match self {
             Self::Member(member) => {
@@ -117,9 +117,15 @@ impl Consumer {
     }
 }
 
-fn identity(file: &'static str, authority: Authority, name: &str, names: &[&str], usage: Usage) -> Identity {
+fn identity(
+    file: &'static str,
+    authority: Authority,
+    name: &str,
+    names: &[&str],
+    usage: Usage,
+) -> CertificateSubject {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    Identity { file, authority, common_name: name.to_owned(), names, usage }
+    CertificateSubject { file, authority, common_name: name.to_owned(), names, usage }
 }
 
 /// Keeps the first of each.

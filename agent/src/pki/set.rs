@@ -14,9 +14,9 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::Wrong;
-use super::by_role::ByRole;
 use super::read::Pair;
-use super::tls::Role;
+use super::server_verifier::ByRole;
+use super::tls::PeerRole;
 
 /// gRPC's.
 const PROTOCOL: &[u8] = b"h2";
@@ -61,8 +61,9 @@ impl Set {
         if needs == Needs::EtcdAndControl {
             let pair = Pair::read(&dir, "control")?;
             pair.in_time(now)?;
-            let agent =
-                Role::named(&pair.facts.names) == Role::Agent && pair.facts.client && pair.facts.server;
+            let agent = PeerRole::named(&pair.facts.names) == PeerRole::Agent
+                && pair.facts.client
+                && pair.facts.server;
             needs_role(&pair, agent, "an agent")?;
             ends = ends.min(pair.ends());
             control = Some((Arc::new(server(&pair)?), Arc::new(client(&pair, true)?)));
@@ -73,7 +74,8 @@ impl Set {
 
 fn needs_role(pair: &Pair, is_right: bool, expected: &str) -> Result<(), Wrong> {
     let seen = || format!("`{}` ({})", pair.facts.common_name, pair.facts.names.join(" "));
-    let wrong = || Wrong::Role { path: pair.certificate.clone(), seen: seen(), expected: expected.into() };
+    let wrong =
+        || Wrong::PeerRole { path: pair.certificate.clone(), seen: seen(), expected: expected.into() };
     if is_right { Ok(()) } else { Err(wrong()) }
 }
 

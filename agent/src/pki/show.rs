@@ -18,7 +18,7 @@ pub enum State {
 
 /// One certificate.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct CertificateEntry {
     pub service: String,
     pub file: String,
     pub path: PathBuf,
@@ -27,7 +27,7 @@ pub struct Entry {
     pub state: State,
 }
 
-impl Entry {
+impl CertificateEntry {
     /// Nothing can be said about it.
     pub fn is_unreadable(&self) -> bool {
         matches!(self.state, State::Wrong(Wrong::Unreadable { .. }))
@@ -38,13 +38,13 @@ impl Entry {
 ///
 /// # Errors
 /// [`Wrong::Missing`] where there are none, [`Wrong::Unreadable`].
-pub fn show(dir: &Path, within: i64, now: i64) -> Result<Vec<Entry>, Wrong> {
+pub fn show(dir: &Path, within: i64, now: i64) -> Result<Vec<CertificateEntry>, Wrong> {
     let mut entries = Vec::new();
     let alone = dir.join(CURRENT).symlink_metadata().is_ok();
     let services = if alone { vec![dir.to_owned()] } else { listed(dir)? };
     for path in services {
         let service = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let half = |state| Entry {
+        let half = |state| CertificateEntry {
             service: service.clone(),
             file: CURRENT.into(),
             path: path.clone(),
@@ -64,7 +64,7 @@ pub fn show(dir: &Path, within: i64, now: i64) -> Result<Vec<Entry>, Wrong> {
     }
 }
 
-fn of_service(service: &str, dir: &Path, within: i64, now: i64) -> Result<Vec<Entry>, Wrong> {
+fn of_service(service: &str, dir: &Path, within: i64, now: i64) -> Result<Vec<CertificateEntry>, Wrong> {
     let mut stems: Vec<String> = Vec::new();
     for path in listed(dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -86,7 +86,7 @@ fn of_service(service: &str, dir: &Path, within: i64, now: i64) -> Result<Vec<En
             Err(wrong) => State::Wrong(wrong),
         };
         let facts = facts_of(&path).unwrap_or_default();
-        Entry { service: service.to_owned(), file: stem.clone(), path, facts, state }
+        CertificateEntry { service: service.to_owned(), file: stem.clone(), path, facts, state }
     };
     Ok(stems.iter().map(entry).collect())
 }

@@ -21,13 +21,13 @@ use super::set::{Print, Set};
 use crate::clock::unix_now;
 
 /// A stream with TLS on it.
-pub type Stream<IO> = tokio_rustls::TlsStream<IO>;
+pub type TlsStream<IO> = tokio_rustls::TlsStream<IO>;
 
 /// How long whoever was refused may take to hear it.
 const LAST_WORD: Duration = Duration::from_millis(500);
 /// Who the other side is, by the names in its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum PeerRole {
     Agent,
     Envoy,
     /// What its certificate says instead.
@@ -48,7 +48,7 @@ struct Inner {
 
 /// What TLS tells of the other side when it does not come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum TlsFailure {
     /// It is none of this fleet, or speaks no TLS.
     Stranger,
     /// It answered by itself and moves; only the certificates, its or ours, are not accepted.
@@ -69,34 +69,34 @@ impl Tls {
     ///
     /// # Errors
     /// The handshake's.
-    pub async fn to_etcd<IO>(&self, host: &str, stream: IO) -> io::Result<Stream<IO>>
+    pub async fn to_etcd<IO>(&self, host: &str, stream: IO) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let connector = TlsConnector::from(Arc::clone(&self.set().etcd));
-        connector.connect(name, stream).await.map(Stream::from)
+        connector.connect(name, stream).await.map(TlsStream::from)
     }
 
     /// The same to an agent's control port. Sessions are resumed by address.
     ///
     /// # Errors
     /// The handshake's.
-    pub async fn to_agent<IO>(&self, ip: Ipv4Addr, stream: IO) -> io::Result<Stream<IO>>
+    pub async fn to_agent<IO>(&self, ip: Ipv4Addr, stream: IO) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let set = self.set();
         let (_, client) = set.control.as_ref().ok_or_else(no_control)?;
         let connector = TlsConnector::from(Arc::clone(client));
-        connector.connect(ServerName::from(std::net::IpAddr::V4(ip)), stream).await.map(Stream::from)
+        connector.connect(ServerName::from(std::net::IpAddr::V4(ip)), stream).await.map(TlsStream::from)
     }
 
     /// The other end, on this agent's control port.
     ///
     /// # Errors
     /// The handshake's; the other side shows no certificate, or one of another authority.
-    pub async fn accept<IO>(&self, stream: IO) -> io::Result<Stream<IO>>
+    pub async fn accept<IO>(&self, stream: IO) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -128,9 +128,9 @@ impl Tls {
     }
 }
 
-impl Role {
+impl PeerRole {
     /// Of whoever is at the other end.
-    pub fn of<IO>(stream: &Stream<IO>) -> Self {
+    pub fn of<IO>(stream: &TlsStream<IO>) -> Self {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let facts = certificates.first().map(shown_facts).unwrap_or_default();
         // A session that is resumed brings along who it was, and TLS does not ask again whether that one has ended.
@@ -151,7 +151,7 @@ impl Role {
     }
 }
 
-impl std::fmt::Display for Role {
+impl std::fmt::Display for PeerRole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Agent => f.write_str("agent"),
@@ -161,7 +161,7 @@ impl std::fmt::Display for Role {
     }
 }
 
-impl Trouble {
+impl TlsFailure {
     /// `None` when TLS had no part in it.
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         let error = tls_error(error)?;
@@ -228,14 +228,15 @@ mod tests {
 
     #[test]
     fn a_certificate_with_two_roles_has_none() {
-        let named =
-            |names: &[&str]| Role::named(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        assert_eq!(named(&["agent.muster"]), Role::Agent);
-        assert_eq!(named(&["envoy.muster"]), Role::Envoy);
+        let named = |names: &[&str]| {
+            PeerRole::named(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(named(&["agent.muster"]), PeerRole::Agent);
+        assert_eq!(named(&["envoy.muster"]), PeerRole::Envoy);
         for other in
             [&[][..], &["agent.muster", "envoy.muster"], &["AGENT.muster"], &["x.agent.muster"], &["agent"]]
         {
-            assert!(matches!(named(other), Role::Other(_)), "{other:?}");
+            assert!(matches!(named(other), PeerRole::Other(_)), "{other:?}");
         }
     }
 
@@ -243,11 +244,11 @@ mod tests {
     fn an_alert_says_that_somebody_lives_there() {
         let wrapped = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         let alert = wrapped(rustls::Error::AlertReceived(AlertDescription::CertificateExpired));
-        assert_eq!(Trouble::of(&alert), Some(Trouble::Disagreement));
+        assert_eq!(TlsFailure::of(&alert), Some(TlsFailure::Disagreement));
         let expired = wrapped(rustls::Error::InvalidCertificate(CertificateError::Expired));
-        assert_eq!(Trouble::of(&io::Error::other(expired)), Some(Trouble::Disagreement));
+        assert_eq!(TlsFailure::of(&io::Error::other(expired)), Some(TlsFailure::Disagreement));
         let unknown = wrapped(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
-        assert_eq!(Trouble::of(&unknown), Some(Trouble::Stranger));
-        assert_eq!(Trouble::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
+        assert_eq!(TlsFailure::of(&unknown), Some(TlsFailure::Stranger));
+        assert_eq!(TlsFailure::of(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
     }
 }

@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
-/// How many groups the guard can remember. Served process and `nginx -t` make two; a dead group is forgotten at once.
+/// How many groups the guard can remember. The served process and `nginx -t` make two; a dead group is forgotten at once.
 const GROUPS: usize = 16;
 
 /// The agent's end of the guard. The guard acts when it is closed, which the kernel does whatever ends the agent.

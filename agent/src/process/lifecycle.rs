@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use super::Signal;
-use super::served::{End, Served};
+use super::service::{End, Service};
 
 /// How long a fast stop may take before the group is killed.
 pub const FAST_BOUND: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ pub enum Cause {
 /// The signals' thread has ended.
 pub async fn serve(
     signals: &mut UnboundedReceiver<Signal>,
-    served: &Served,
+    served: &Service,
     tasks: &mut JoinSet<&'static str>,
     mut other: impl AsyncFnMut(Signal),
 ) -> Result<Cause> {
@@ -60,9 +60,9 @@ pub async fn asked_again(signals: &mut UnboundedReceiver<Signal>) {
     }
 }
 
-/// Stops the served process as [`Served::stop`] does; fast from the moment at which the agent is asked once more.
+/// Stops the served process as [`Service::stop`] does; fast from the moment at which the agent is asked once more.
 pub async fn stop(
-    served: &Served,
+    served: &Service,
     signal: Signal,
     bound: Duration,
     signals: &mut UnboundedReceiver<Signal>,

@@ -24,7 +24,7 @@ pub const FLEET_HEADER: &str = "X-Envoy-Upstream-Healthchecked-Cluster";
 const BODY_LIMIT: usize = 16 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct ProbeAnswer {
     pub status: StatusCode,
     /// The value of [`INSTANCE_HEADER`].
     pub instance: Option<String>,
@@ -55,7 +55,7 @@ pub fn local_address(listen: Ipv4Addr, port: u16) -> SocketAddr {
 }
 
 /// Asks `GET path` of `addr`; connecting and the whole exchange are bounded by `bound` together.
-pub async fn probe(addr: SocketAddr, path: &str, bound: Duration) -> Result<Answer, ProbeError> {
+pub async fn probe(addr: SocketAddr, path: &str, bound: Duration) -> Result<ProbeAnswer, ProbeError> {
     timeout(bound, async { ask(TcpStream::connect(addr).await?, &addr.to_string(), path).await })
         .await
         .unwrap_or(Err(ProbeError::Timeout))
@@ -99,7 +99,7 @@ impl FromStr for ReadyUrl {
 
 impl ReadyUrl {
     /// As [`probe`]; looking the name up counts too, and every address it has is tried.
-    pub async fn probe(&self, bound: Duration) -> Result<Answer, ProbeError> {
+    pub async fn probe(&self, bound: Duration) -> Result<ProbeAnswer, ProbeError> {
         let host = format!("{}:{}", self.host, self.port);
         let asked = async {
             // Looked up each time: a name may move.
@@ -146,11 +146,11 @@ impl From<hyper::Error> for ProbeError {
     }
 }
 
-async fn ask(stream: TcpStream, host: &str, path: &str) -> Result<Answer, ProbeError> {
+async fn ask(stream: TcpStream, host: &str, path: &str) -> Result<ProbeAnswer, ProbeError> {
     // The status counts, whatever becomes of the body.
     let answer = http::request(stream, Method::GET, host, path, &[], BODY_LIMIT).await?;
     let instance = answer.headers.get(INSTANCE_HEADER).and_then(|value| value.to_str().ok());
-    Ok(Answer { status: answer.status, instance: instance.map(str::to_owned) })
+    Ok(ProbeAnswer { status: answer.status, instance: instance.map(str::to_owned) })
 }
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
     const AMPLE: Duration = Duration::from_secs(10);
 
     /// A server that reads the request, answers the bytes given, and closes.
-    async fn answering(answer: &'static [u8], bound: Duration) -> Result<Answer, ProbeError> {
+    async fn answering(answer: &'static [u8], bound: Duration) -> Result<ProbeAnswer, ProbeError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let server = async {
@@ -182,13 +182,13 @@ mod tests {
         let answer =
             b"HTTP/1.1 200 OK\r\nx-muster-instance: 0123456789abcdef\r\ncontent-length: 3\r\n\r\nok\n";
         let answer = answering(answer, AMPLE).await.unwrap();
-        assert_eq!(answer, Answer { status: StatusCode::OK, instance: Some("0123456789abcdef".into()) });
+        assert_eq!(answer, ProbeAnswer { status: StatusCode::OK, instance: Some("0123456789abcdef".into()) });
     }
 
     #[tokio::test]
     async fn a_refusal_of_the_server_is_an_answer() {
         let answer = answering(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", AMPLE).await.unwrap();
-        assert_eq!(answer, Answer { status: StatusCode::SERVICE_UNAVAILABLE, instance: None });
+        assert_eq!(answer, ProbeAnswer { status: StatusCode::SERVICE_UNAVAILABLE, instance: None });
     }
 
     #[tokio::test]

@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::probe::{Answer, ReadyUrl, probe};
-use super::served::{ChildState, Served};
+use super::probe::{ProbeAnswer, ReadyUrl, probe};
+use super::service::{ChildState, Service};
 use super::turns::Turns;
-use super::watchdog::{Heard, Rules, Verdict, Watchdog};
+use super::watchdog::{HealthVerdict, Heard, Rules, Watchdog};
 use crate::clock::{BootTime, SharedTime};
 use crate::latest;
 use crate::metrics::Metrics;
@@ -57,7 +57,7 @@ pub enum Question {
 /// each answer. Never returns.
 pub async fn watch_readiness(
     question: Question,
-    served: Served,
+    served: Service,
     ready: watch::Sender<bool>,
     answered: SharedTime,
     metrics: Metrics,
@@ -104,13 +104,13 @@ pub async fn watch_readiness(
             let verdict = watchdog.hears(began.elapsed(), heard);
             let why = answer.err().unwrap_or_default();
             match verdict {
-                Verdict::Ready | Verdict::NotReady => {
+                HealthVerdict::Ready | HealthVerdict::NotReady => {
                     (since, hung, read_at) = (Instant::now(), false, None);
                     answered.set(BootTime::now());
                     set(&ready, &metrics, true, "");
                 }
-                Verdict::Doubtful => debug!(why, "no answer"),
-                Verdict::Dead => {
+                HealthVerdict::Doubtful => debug!(why, "no answer"),
+                HealthVerdict::Dead => {
                     if !watchdog.has_been_ready() && kills && !hung {
                         warn!(why, bound_s = START_BOUND.as_secs(), "nginx did not answer after its start");
                     }
@@ -152,7 +152,7 @@ async fn ask(question: &Question, metrics: &Metrics) -> Result<(), String> {
         Question::Url(url) => url.probe(BOUND).await,
         Question::Nothing => return Err("nothing to ask".into()),
     };
-    let stranger = |answer: &Answer| match question {
+    let stranger = |answer: &ProbeAnswer| match question {
         Question::Healthz { instance, .. } => answer.instance.as_deref() != Some(instance),
         _ => false,
     };

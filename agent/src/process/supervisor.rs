@@ -57,7 +57,7 @@ impl Child {
 
 /// What [`Supervisor::output`] brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
+pub struct CommandOutput {
     /// `None` when it had to be killed at the bound.
     pub exit: Option<Exit>,
     /// stdout and stderr as they came, at most 64 KiB.
@@ -118,7 +118,7 @@ impl Supervisor {
     }
 
     /// Runs a command to its end with its output captured; at the bound its group is killed.
-    pub async fn output(&self, mut command: Command, bound: Duration) -> Result<Output, SpawnError> {
+    pub async fn output(&self, mut command: Command, bound: Duration) -> Result<CommandOutput, SpawnError> {
         const LIMIT: u64 = 64 * 1024;
         command.capture = true;
         let deadline = Instant::now() + bound;
@@ -135,7 +135,7 @@ impl Supervisor {
         if let Err(error) = self.kill_group_and_wait(child.pid, bound).await {
             warn!(%error, "process group left behind");
         }
-        Ok(Output { exit, text: String::from_utf8_lossy(&bytes).into_owned() })
+        Ok(CommandOutput { exit, text: String::from_utf8_lossy(&bytes).into_owned() })
     }
 
     /// Signals one child. ESRCH when it has been reaped: its number may be a stranger's by then.

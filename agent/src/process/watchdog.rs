@@ -33,7 +33,7 @@ pub enum Heard {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HealthVerdict {
     Ready,
     NotReady,
     /// Silent, and not yet for too long.
@@ -93,21 +93,25 @@ impl Watchdog {
     }
 
     /// The answer to it, or that none came.
-    pub fn hears(&mut self, now: Duration, heard: Heard) -> Verdict {
+    pub fn hears(&mut self, now: Duration, heard: Heard) -> HealthVerdict {
         self.heard = now;
         if heard != Heard::Nothing {
             self.begin_anew();
             self.been_ready |= heard == Heard::Ready;
-            return if heard == Heard::Ready { Verdict::Ready } else { Verdict::NotReady };
+            return if heard == Heard::Ready { HealthVerdict::Ready } else { HealthVerdict::NotReady };
         }
         if now.saturating_sub(self.asked) > self.patience + self.rules.late {
             self.begin_anew();
-            return Verdict::Doubtful;
+            return HealthVerdict::Doubtful;
         }
         self.unanswered += 1;
         let since = *self.silent_since.get_or_insert(self.asked);
         let silent = now.saturating_sub(since);
-        if silent >= self.allowed() && self.unanswered > 1 { Verdict::Dead } else { Verdict::Doubtful }
+        if silent >= self.allowed() && self.unanswered > 1 {
+            HealthVerdict::Dead
+        } else {
+            HealthVerdict::Doubtful
+        }
     }
 
     /// There was no answer, for a reason that is not the process's own: it does not count.
@@ -154,7 +158,7 @@ mod tests {
         let mut now = from;
         while now < end {
             now += dog.asks(now);
-            if dog.hears(now, Heard::Nothing) == Verdict::Dead {
+            if dog.hears(now, Heard::Nothing) == HealthVerdict::Dead {
                 return Some(now - from);
             }
             now += PAUSE;
@@ -167,7 +171,7 @@ mod tests {
         for bound in [SECOND, ms(2500)] {
             let mut dog = Watchdog::new(rules(bound), ms(0));
             dog.asks(ms(0));
-            assert_eq!(dog.hears(ms(1), Heard::Ready), Verdict::Ready);
+            assert_eq!(dog.hears(ms(1), Heard::Ready), HealthVerdict::Ready);
             let dead = silence(&mut dog, ms(201), ms(60_000)).unwrap();
             assert!(dead >= bound && dead <= bound + PAUSE + LAST_CHANCE, "{dead:?}");
         }
@@ -180,10 +184,10 @@ mod tests {
         dog.hears(ms(1), Heard::Ready);
         for at in [201, 401, 601, 801, 1001] {
             dog.asks(ms(at));
-            assert_eq!(dog.hears(ms(at + 1), Heard::Nothing), Verdict::Doubtful, "{at}");
+            assert_eq!(dog.hears(ms(at + 1), Heard::Nothing), HealthVerdict::Doubtful, "{at}");
         }
         dog.asks(ms(1201));
-        assert_eq!(dog.hears(ms(1202), Heard::Nothing), Verdict::Dead);
+        assert_eq!(dog.hears(ms(1202), Heard::Nothing), HealthVerdict::Dead);
     }
 
     #[test]
@@ -193,7 +197,7 @@ mod tests {
         let mut waits = Watchdog::new(rules(SECOND), ms(0));
         for at in 0..600 {
             waits.asks(SECOND * at);
-            assert_eq!(waits.hears(SECOND * at + ms(1), Heard::NotReady), Verdict::NotReady);
+            assert_eq!(waits.hears(SECOND * at + ms(1), Heard::NotReady), HealthVerdict::NotReady);
         }
         let dead = silence(&mut waits, SECOND * 600, SECOND * 700).unwrap();
         assert!(dead >= START && dead < START + SECOND * 2, "{dead:?}");
@@ -206,11 +210,11 @@ mod tests {
         dog.asks(ms(0));
         dog.hears(ms(1), Heard::Ready);
         assert_eq!(dog.asks(ms(201)), SECOND);
-        assert_eq!(dog.hears(ms(1201), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.hears(ms(1201), Heard::Nothing), HealthVerdict::Doubtful);
         assert_eq!(dog.asks(ms(1251)), LAST_CHANCE);
         let mut answers = dog.clone();
-        assert_eq!(answers.hears(ms(1260), Heard::Ready), Verdict::Ready);
-        assert_eq!(dog.hears(ms(1351), Heard::Nothing), Verdict::Dead);
+        assert_eq!(answers.hears(ms(1260), Heard::Ready), HealthVerdict::Ready);
+        assert_eq!(dog.hears(ms(1351), Heard::Nothing), HealthVerdict::Dead);
     }
 
     #[test]
@@ -219,11 +223,11 @@ mod tests {
         dog.asks(ms(0));
         dog.hears(ms(1), Heard::Ready);
         dog.asks(ms(201));
-        assert_eq!(dog.hears(ms(202), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.hears(ms(202), Heard::Nothing), HealthVerdict::Doubtful);
         dog.asks(ms(402));
-        assert_eq!(dog.hears(ms(900), Heard::NotReady), Verdict::NotReady);
+        assert_eq!(dog.hears(ms(900), Heard::NotReady), HealthVerdict::NotReady);
         dog.asks(ms(1100));
-        assert_eq!(dog.hears(ms(1250), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.hears(ms(1250), Heard::Nothing), HealthVerdict::Doubtful);
     }
 
     /// Both were frozen, or this agent alone: what was not heard then says nothing.
@@ -233,13 +237,13 @@ mod tests {
         dog.asks(ms(0));
         dog.hears(ms(1), Heard::Ready);
         assert_eq!(dog.asks(ms(201)), SECOND);
-        assert_eq!(dog.hears(ms(10_000), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.hears(ms(10_000), Heard::Nothing), HealthVerdict::Doubtful);
         assert_eq!(dog.asks(ms(10_200)), SECOND);
-        assert_eq!(dog.hears(ms(10_300), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.hears(ms(10_300), Heard::Nothing), HealthVerdict::Doubtful);
         assert_eq!(dog.asks(ms(30_000)), SECOND, "it slept between two questions");
-        assert_eq!(dog.hears(ms(30_100), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.hears(ms(30_100), Heard::Nothing), HealthVerdict::Doubtful);
         assert_eq!(dog.asks(ms(30_300)), ms(700));
-        assert_eq!(dog.hears(ms(31_000), Heard::Nothing), Verdict::Dead);
+        assert_eq!(dog.hears(ms(31_000), Heard::Nothing), HealthVerdict::Dead);
     }
 
     /// As nginx is judged: two answers missed in a row, however long that took.
@@ -251,14 +255,14 @@ mod tests {
         dog.asks(ms(0));
         dog.hears(ms(1), Heard::Ready);
         assert_eq!(dog.asks(ms(201)), patience);
-        assert_eq!(dog.hears(ms(451), Heard::Nothing), Verdict::Doubtful);
+        assert_eq!(dog.hears(ms(451), Heard::Nothing), HealthVerdict::Doubtful);
         assert!(dog.doubts());
         assert_eq!(dog.asks(ms(461)), patience);
         let mut starved = dog.clone();
-        assert_eq!(dog.hears(ms(711), Heard::Nothing), Verdict::Dead);
+        assert_eq!(dog.hears(ms(711), Heard::Nothing), HealthVerdict::Dead);
         starved.excuses(ms(711));
         starved.asks(ms(721));
-        assert_eq!(starved.hears(ms(730), Heard::Ready), Verdict::Ready);
+        assert_eq!(starved.hears(ms(730), Heard::Ready), HealthVerdict::Ready);
         assert!(!starved.doubts());
     }
 }

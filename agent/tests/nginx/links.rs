@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use muster::process::nginx::Nginx;
+use muster::nginx::Nginx;
 use muster::process::sandbox::Sandbox;
-use muster::process::supervisor::Output;
+use muster::process::supervisor::CommandOutput;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tokio::time::Instant;
@@ -219,8 +219,9 @@ async fn what_is_sandboxed_cannot_read_what_the_agent_can() {
         format!("include {};", tmp.path().join("etcd.key").display()),
     )
     .unwrap();
-    let tried =
-        async |nginx: &Nginx| -> Output { supervisor().output(nginx.check(), PATIENCE).await.unwrap() };
+    let tried = async |nginx: &Nginx| -> CommandOutput {
+        supervisor().output(nginx.check(), PATIENCE).await.unwrap()
+    };
     let free = tried(&node.nginx).await.text;
     assert!(free.contains("BEGIN"), "nginx without a sandbox reads it: {free}");
     node.nginx.sandbox = Some(sandbox(&node.nginx));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use muster::process::nginx::Nginx;
+use muster::nginx::Nginx;
 
 use super::{Node, Response};
 

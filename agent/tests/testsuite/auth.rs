@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::certificates::Fleet;
 use crate::part::part;
-use muster::pki::plan::{Authority, Identity, Usage};
+use muster::pki::plan::{Authority, CertificateSubject, Usage};
 use tempfile::TempDir;
 
 const DAY: i64 = 86_400;
@@ -118,8 +118,13 @@ impl Registry {
 
     /// A directory with a certificate of this authority under this name, as a client of etcd shows it.
     fn client_named(&self, name: &str, authority: Authority, usage: Usage) -> PathBuf {
-        let identity =
-            Identity { file: "etcd", authority, common_name: name.into(), names: vec!["x".into()], usage };
+        let identity = CertificateSubject {
+            file: "etcd",
+            authority,
+            common_name: name.into(),
+            names: vec!["x".into()],
+            usage,
+        };
         let pem = self.fleet.sign(&identity, -DAY, DAY);
         let dir = self.tmp.path().join(format!("{name}-{authority:?}-{usage:?}"));
         fs::create_dir(&dir).unwrap();

@@ -14,7 +14,7 @@ use muster::fleet::events::events;
 use muster::fleet::{Contact, Node, NodeState, Roster};
 use muster::metrics::{ListFile, Metrics, WriteResult};
 use muster::page::{
-    About, ContactState, Files, Itself, NginxHealth, Publisher, RegistryContact, SiteHealth,
+    About, ContactState, ListFiles, NginxHealth, NodeDocument, Publisher, RegistryContact, SiteHealth,
     content_security_policy, render, render_history, render_itself, run, run_itself,
 };
 use proptest::prelude::*;
@@ -62,7 +62,7 @@ fn block<'a>(page: &'a str, tag: &str) -> (&'a str, String) {
 }
 
 /// The page without style and script, which are the same in all.
-fn markup(files: &Files) -> String {
+fn markup(files: &ListFiles) -> String {
     let page = block(text(&files.ips_html), "style").1;
     block(&page, "script").1
 }
@@ -285,7 +285,7 @@ fn a_reader_never_sees_a_part() {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let publisher = Publisher::new(dir.path()).unwrap();
     let nodes: Vec<Node> = (0..20).map(node).collect();
-    let versions: Vec<Files> = (1..=20).map(|count| files(&roster(&nodes[..count]))).collect();
+    let versions: Vec<ListFiles> = (1..=20).map(|count| files(&roster(&nodes[..count]))).collect();
     publisher.publish(&versions[0]).unwrap();
     let whole: BTreeSet<&[u8]> = versions.iter().map(|files| files.ips_json.as_slice()).collect();
     let done = AtomicBool::new(false);
@@ -366,7 +366,7 @@ fn a_full_or_read_only_disk_leaves_the_old_files() {
     filler.set_len(filler.metadata().unwrap().len() / 4096 * 4096 - 4096).unwrap();
     let error = publisher.publish(&new).unwrap_err();
     assert_eq!(error.source.kind(), std::io::ErrorKind::StorageFull, "{error}");
-    let intact = |files: &Files| {
+    let intact = |files: &ListFiles| {
         for (name, bytes) in
             [("ips.json", &files.ips_json), ("ips.txt", &files.ips_txt), ("ips.html", &files.ips_html)]
         {
@@ -442,9 +442,9 @@ async fn the_task_follows_roster_and_contact() {
 }
 
 /// A node as it is in the middle of its life, or at the very beginning.
-fn itself(known: bool) -> Itself {
+fn itself(known: bool) -> NodeDocument {
     let at = |time: &str| known.then(|| time.to_owned());
-    Itself {
+    NodeDocument {
         schema: 1,
         id: "web-1-00000000000000ff".into(),
         name: "web-1".into(),
@@ -481,7 +481,7 @@ async fn what_a_node_says_of_itself_is_written_again_and_again() {
     let mut looks = 0;
     let look = move || {
         looks += 1;
-        Itself { revision: looks, ..itself(true) }
+        NodeDocument { revision: looks, ..itself(true) }
     };
     let task = tokio::spawn(run_itself(Publisher::new(dir.path()).unwrap(), look, metrics.clone()));
     let shown = || {

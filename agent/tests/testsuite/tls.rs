@@ -7,21 +7,21 @@ use std::time::Duration;
 use crate::certificates::Fleet;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use hyper_util::rt::TokioIo;
-use muster::balancer::xds::{Published, XdsServer};
 use muster::clock::unix_now;
+use muster::envoy::xds::{Published, XdsServer};
 use muster::fleet::Leadership;
 use muster::fleet::verdict::Ending;
 use muster::metrics::{Metrics, Reload};
-use muster::peers::control;
-use muster::peers::dial::Dial;
-use muster::peers::presence::{Attending, Ended, PresenceService};
-use muster::peers::suspicion::{Reply, ask_agent};
 use muster::pki::Wrong;
-use muster::pki::follow::follow;
 use muster::pki::issue::{Pem, Signer, Validity};
-use muster::pki::plan::{AGENT_NAME, Authority, Consumer, ENVOY_NAME, Identity, Usage};
+use muster::pki::plan::{AGENT_NAME, Authority, CertificateSubject, Consumer, ENVOY_NAME, Usage};
 use muster::pki::read::Pair;
+use muster::pki::reload::follow;
 use muster::pki::tls::{Needs, Tls};
+use muster::presence::connect::Dial;
+use muster::presence::control_port;
+use muster::presence::prober::{Reply, ask_agent};
+use muster::presence::server::{Attending, NodeStreamEnded, PresenceService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -45,7 +45,7 @@ const INSTANCE: &str = "0123456789abcdef";
 struct Port {
     address: SocketAddrV4,
     attending: Attending,
-    ended: mpsc::Receiver<Ended>,
+    ended: mpsc::Receiver<NodeStreamEnded>,
     close: CancellationToken,
     _leads: watch::Sender<Option<Leadership>>,
     _published: watch::Sender<Option<Arc<Published>>>,
@@ -77,7 +77,7 @@ impl Port {
         };
         let xds = XdsServer::new(snapshots, Arc::new(|| true), Arc::new(()));
         let close = CancellationToken::new();
-        let serving = tokio::spawn(control::serve(listener, tls, xds, presence, close.clone()));
+        let serving = tokio::spawn(control_port::serve(listener, tls, xds, presence, close.clone()));
         Self { address, attending, ended, close, _leads: leads, _published: published, serving }
     }
 
@@ -178,20 +178,26 @@ fn agents(fleet: &Fleet) -> Tls {
     Tls::load(&fleet.dir("agent"), Needs::EtcdAndControl, unix_now()).unwrap()
 }
 
-fn control_identity(name: &str, names: &[&str], usage: Usage) -> Identity {
+fn control_identity(name: &str, names: &[&str], usage: Usage) -> CertificateSubject {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    Identity { file: "control", authority: Authority::Control, common_name: name.into(), names, usage }
+    CertificateSubject {
+        file: "control",
+        authority: Authority::Control,
+        common_name: name.into(),
+        names,
+        usage,
+    }
 }
 
 fn validity(from: i64, to: i64) -> Validity {
     Validity { from: unix_now() + from, to: unix_now() + to }
 }
 
-fn agent() -> Identity {
+fn agent() -> CertificateSubject {
     control_identity("agent", &[AGENT_NAME], Usage::Both)
 }
 
-fn envoy() -> Identity {
+fn envoy() -> CertificateSubject {
     control_identity("envoy", &[ENVOY_NAME], Usage::Client)
 }
 
@@ -218,7 +224,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 async fn each_role_gets_what_is_its_own_and_strangers_get_nothing() {
     let (fleet, other) = (Fleet::new(), Fleet::new());
     let port = Port::open(Some(agents(&fleet))).await;
-    let shown = |identity: &Identity, from, to| fleet.client(Some(&fleet.sign(identity, from, to)));
+    let shown = |identity: &CertificateSubject, from, to| fleet.client(Some(&fleet.sign(identity, from, to)));
     let (answer, denied) = (Got::Answer, Got::Denied);
     let mut right = shown(&agent(), -DAY, DAY);
     assert_eq!(port.knock(Some(right.clone())).await, [answer, answer, denied], "an agent");
@@ -229,7 +235,7 @@ async fn each_role_gets_what_is_its_own_and_strangers_get_nothing() {
         let identity = control_identity("agent", names, Usage::Client);
         assert_eq!(port.knock(Some(shown(&identity, -DAY, DAY))).await, [denied; 3], "{names:?}");
     }
-    let etcd_user = Identity { authority: Authority::Etcd, ..agent() };
+    let etcd_user = CertificateSubject { authority: Authority::Etcd, ..agent() };
     let server = control_identity("agent", &[AGENT_NAME], Usage::Server);
     // Whoever has taken an agent over has its key, and that signs nothing.
     let leaf = fleet.sign(&agent(), -DAY, DAY);
@@ -338,7 +344,7 @@ async fn an_agent_asks_agents_of_its_fleet_alone_and_certificates_that_ended_kil
             (-DAY, DAY),
             Reply::Gone,
         ),
-        ("etcd", Identity { authority: Authority::Etcd, ..agent() }, (-DAY, DAY), Reply::Gone),
+        ("etcd", CertificateSubject { authority: Authority::Etcd, ..agent() }, (-DAY, DAY), Reply::Gone),
         (
             "one of two roles",
             control_identity("agent", &[AGENT_NAME, ENVOY_NAME], Usage::Both),
@@ -470,7 +476,7 @@ async fn whoever_says_nothing_is_shown_out() {
 async fn etcd_is_judged_by_authority_name_and_use() {
     let fleet = Fleet::new();
     let tls = agents(&fleet);
-    let server = |authority, name: &str, usage| Identity {
+    let server = |authority, name: &str, usage| CertificateSubject {
         file: "server",
         authority,
         common_name: name.into(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 
-use muster::balancer::xds::Verdict;
+use muster::envoy::xds::AckKind;
 use serde_json::json;
 
 use super::leader::{Leader, eventually};
@@ -170,7 +170,7 @@ async fn a_real_envoy_routes_follows_and_finds_the_next_leader() {
     answered_by(edge, &a).await;
     second.through_reaches(13).await;
     for leader in [&first, &second] {
-        assert_eq!(leader.counts.of(Verdict::Nack), 0, "{}", envoy.log());
+        assert_eq!(leader.counts.of(AckKind::Nack), 0, "{}", envoy.log());
     }
     let rejected = envoy.admin("/stats?filter=update_rejected").await.unwrap();
     let refused: Vec<&str> =

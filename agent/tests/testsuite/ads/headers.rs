@@ -1,6 +1,6 @@
 //! Which headers of a client get through a real Envoy: those that only a proxy may say, and odd names.
 
-use muster::balancer::EdgeSettings;
+use muster::envoy::EdgeSettings;
 
 use super::envoy::{Envoy, answered_by};
 use super::leader::Leader;

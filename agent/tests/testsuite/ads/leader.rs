@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use muster::balancer::ResourceType;
-use muster::balancer::xds::{Published, StreamStatus, Streams, Verdict, XdsEvents, XdsServer};
+use muster::envoy::ResourceType;
+use muster::envoy::xds::{AckKind, Published, StreamStatus, Streams, XdsEvents, XdsServer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -32,11 +32,11 @@ pub struct Counts {
     pub refused: AtomicUsize,
     pub unknown: AtomicUsize,
     pub timed: AtomicUsize,
-    verdicts: Mutex<Vec<(ResourceType, Verdict)>>,
+    verdicts: Mutex<Vec<(ResourceType, AckKind)>>,
 }
 
 impl Counts {
-    pub fn of(&self, verdict: Verdict) -> usize {
+    pub fn of(&self, verdict: AckKind) -> usize {
         self.verdicts.lock().unwrap().iter().filter(|(_, given)| *given == verdict).count()
     }
 }
@@ -46,7 +46,7 @@ impl XdsEvents for Counts {
         self.pushes.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn on_response(&self, kind: ResourceType, verdict: Verdict) {
+    fn on_response(&self, kind: ResourceType, verdict: AckKind) {
         self.verdicts.lock().unwrap().push((kind, verdict));
     }
 

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
-use muster::balancer::ResourceType::{self, Clusters, Endpoints, Listeners, Routes};
-use muster::balancer::xds::Verdict;
+use muster::envoy::ResourceType::{self, Clusters, Endpoints, Listeners, Routes};
+use muster::envoy::xds::AckKind;
 use tonic::Code;
 
 use super::client::{Ads, Client, connect, endpoint, node, request};
@@ -46,7 +46,7 @@ async fn every_kind_is_answered_on_one_stream() {
     let status = &leader.streams.list()[0];
     assert_eq!(status.envoy.as_deref(), Some("envoy-1"));
     assert_eq!(status.digest.as_deref(), Some(published(&numbered(3), 7).snapshot.digest()));
-    eventually("four ACKs", async || (leader.counts.of(Verdict::Ack) == 4).then_some(())).await;
+    eventually("four ACKs", async || (leader.counts.of(AckKind::Ack) == 4).then_some(())).await;
     assert_eq!(leader.counts.pushes.load(Ordering::SeqCst), 4);
     assert_eq!(leader.counts.timed.load(Ordering::SeqCst), 4);
 }
@@ -109,7 +109,7 @@ async fn a_stale_nonce_is_ignored() {
     client.send(request(Endpoints, &[], "1")).await;
     client.send(request(Endpoints, &["nginx"], "99")).await;
     client.nothing_before(Clusters, &[]).await;
-    assert_eq!(leader.counts.of(Verdict::Stale), 2);
+    assert_eq!(leader.counts.of(AckKind::Stale), 2);
     client.ack(&["nginx"], &push).await;
     // The clusters asked for above make the endpoints due again.
     let again = client.pushed(Endpoints).await;
@@ -146,7 +146,7 @@ async fn a_rejection_is_recorded_and_not_repeated() {
     let rejection = status.last_rejection.as_ref().expect("it is recorded");
     assert_eq!((rejection.kind, rejection.detail.as_str()), (Endpoints, "it is wrong"));
     assert_eq!(status.through, 1);
-    assert_eq!(leader.counts.of(Verdict::Nack), 1);
+    assert_eq!(leader.counts.of(AckKind::Nack), 1);
 
     leader.publish(published(&numbered(3), 4));
     let push = client.pushed(Endpoints).await;

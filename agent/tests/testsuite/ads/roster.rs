@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use muster::balancer::EdgeSettings;
-use muster::balancer::xds::Published;
+use muster::envoy::EdgeSettings;
+use muster::envoy::xds::Published;
 use muster::fleet::{Change, KeySpace, Node, NodeState, Ports, Put, Roster, node_value};
 
 thread_local! {

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster::balancer::{EdgeSettings, EdgeTls};
+use muster::envoy::{EdgeSettings, EdgeTls};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -159,7 +159,7 @@ async fn with_tls_browsers_get_http_2_and_everybody_is_sent_there() {
     files.put(KEY, &second.key);
     shows(edge, &second).await;
     assert!(connect(edge, &first, &[]).await.is_err());
-    assert_eq!(leader.counts.of(muster::balancer::xds::Verdict::Nack), 0, "{}", envoy.log());
+    assert_eq!(leader.counts.of(muster::envoy::xds::AckKind::Nack), 0, "{}", envoy.log());
     let log = envoy.log().to_lowercase();
     assert!(!log.contains("deprecated"), "{log}");
 }

@@ -8,7 +8,7 @@ use muster::clock::unix_now;
 use muster::pki::authorities::Authorities;
 use muster::pki::init::init;
 use muster::pki::issue::{Pem, Validity};
-use muster::pki::plan::{Authority, Consumer, Identity};
+use muster::pki::plan::{Authority, CertificateSubject, Consumer};
 use muster::pki::renew::renew;
 use muster::pki::store::Store;
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ impl Fleet {
     }
 
     /// A certificate good between these times, in seconds from now.
-    pub fn sign(&self, identity: &Identity, from: i64, to: i64) -> Pem {
+    pub fn sign(&self, identity: &CertificateSubject, from: i64, to: i64) -> Pem {
         let validity = Validity { from: unix_now() + from, to: unix_now() + to };
         self.authorities.of(identity.authority).sign(identity, validity).unwrap()
     }
