@@ -49,38 +49,76 @@ fn quoted(text: &str) -> Vec<&str> {
     blocks.chain(spans).collect()
 }
 
-/// The table of a command's flags: one row a flag, as its help says. Those of the log are told once, with `run`.
-fn flags(command: &str) -> String {
+/// docs/reference.md: each command with its flags, as its help says. Those of the log are told once, with `run`.
+fn reference() -> String {
     let mut cli = Cli::command();
     cli.build();
-    let run = cli.find_subcommand(command).expect("there is such a command");
-    let mut table = String::from("| flag | variable | default | meaning |\n|---|---|---|---|\n");
-    let told = |long: &str| long != "help" && (command == "run" || !long.starts_with("log"));
-    for flag in run.get_arguments().filter(|flag| flag.get_long().is_some_and(told)) {
-        let help = flag.get_help().map(ToString::to_string).unwrap_or_default().replace('\n', " ");
-        let (meaning, said) = match help.split_once(" [default: ") {
-            Some((meaning, said)) => (meaning, said.trim_end_matches(']').to_owned()),
-            None => (help.as_str(), "none".to_owned()),
-        };
-        let given: Vec<_> = flag.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
-        let default = if given.is_empty() { said } else { format!("`{}`", given.join(",")) };
-        let values: Vec<_> =
-            flag.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
-        let variable = flag.get_env().expect("every flag has a variable").to_str().unwrap();
-        let name = format!("--{} {}", flag.get_long().unwrap(), values.join(" ")).replace('|', "\\|");
-        writeln!(table, "| `{name}` | `{variable}` | {default} | {meaning} |").unwrap();
+    let mut page = "# Flags and variables\n\nWritten from `muster --help` by a test; \
+        `MUSTER_WRITE=1 cargo test --workspace --test testsuite reference` writes it anew.\n\
+        Each flag has a variable where one is named; a wrong value is refused before anything starts, with exit code 2.\n\
+        A duration is a number of the flag's unit, or has one: `20`, `20s`, `2m`.\n"
+        .to_owned();
+    describe(&cli, "muster", &mut page);
+    page
+}
+
+fn describe(command: &clap::Command, path: &str, page: &mut String) {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
+        let path = format!("{path} {}", sub.get_name());
+        let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+        writeln!(page, "\n## {path}\n\n{}.", about.trim_end_matches('.')).unwrap();
+        let rows: Vec<String> = sub.get_arguments().filter_map(|flag| row(flag, &path)).collect();
+        if !rows.is_empty() {
+            let head = "| flag | variable | default | meaning |\n|---|---|---|---|";
+            writeln!(page, "\n{head}\n{}", rows.join("\n")).unwrap();
+        }
+        describe(sub, &path, page);
     }
-    table
+}
+
+fn row(flag: &clap::Arg, path: &str) -> Option<String> {
+    let long = flag.get_long().filter(|long| *long != "help" && !flag.is_hide_set());
+    if long.is_some_and(|long| path != "muster run" && long.starts_with("log")) {
+        return None;
+    }
+    let help = flag.get_help().map(ToString::to_string).unwrap_or_default().replace('\n', " ");
+    let (meaning, said) = match help.split_once(" [default: ") {
+        Some((meaning, said)) => (meaning, said.trim_end_matches(']').to_owned()),
+        None => (help.as_str(), "none".to_owned()),
+    };
+    let given: Vec<_> = flag.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
+    let default = if given.is_empty() { said } else { format!("`{}`", given.join(",")) };
+    let takes = flag.get_action().takes_values();
+    let values: Vec<_> = flag
+        .get_value_names()
+        .filter(|_| takes)
+        .unwrap_or_default()
+        .iter()
+        .map(|name| name.as_str())
+        .collect();
+    let variable = flag.get_env().map_or("none".to_owned(), |name| format!("`{}`", name.to_str().unwrap()));
+    let name = match long {
+        Some(long) => format!("--{long} {}", values.join(" ")),
+        None if flag.is_positional() => values.join(" "),
+        None => return None,
+    };
+    Some(format!("| `{}` | {variable} | {default} | {meaning} |", name.trim().replace('|', "\\|")))
 }
 
 #[test]
-fn the_tables_of_flags_are_the_help() {
-    for (page, command) in [("README.md", "run"), ("envoy/README.md", "edge")] {
-        let expected = flags(command);
-        let text = read(page);
-        assert!(text.contains(&expected), "{page} should have exactly this table:\n\n{expected}");
-        let rows = text.lines().filter(|line| line.starts_with("| `--") && line.contains("`MUSTER_")).count();
-        assert_eq!(rows, expected.lines().count() - 2, "{page} has rows for flags that do not exist");
+fn the_reference_is_the_help() {
+    let (page, expected) = ("docs/reference.md", reference());
+    if std::env::var_os("MUSTER_WRITE").is_some() {
+        fs::write(root().join(page), &expected).unwrap();
+    }
+    assert!(read(page) == expected, "{page} is not what the help says: MUSTER_WRITE=1 writes it anew");
+    // No second table of flags that could say something else.
+    for other in documents().into_iter().filter(|other| other != page) {
+        let rows = read(&other)
+            .lines()
+            .filter(|line| line.starts_with("| `--") && line.contains("`MUSTER_"))
+            .count();
+        assert_eq!(rows, 0, "{other} has a table of flags: link to {page}");
     }
 }
 
