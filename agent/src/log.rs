@@ -45,15 +45,6 @@ pub fn start(flags: &LogFlags, to_stdout: bool) {
     }
 }
 
-/// The name by which programs know a message: what stands before its first colon or comma, with dashes for
-/// blanks. docs/operations.md lists them all.
-pub fn event(message: &str) -> String {
-    let head = message.split([':', ',']).next().unwrap_or_default();
-    let head = head.replace('\'', "");
-    let words = head.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
-}
-
 struct Wall;
 
 impl FormatTime for Wall {
@@ -62,7 +53,7 @@ impl FormatTime for Wall {
     }
 }
 
-/// One JSON object a line: `ts`, `level`, `event` and `msg`, then the fields as the call has them, then `target`.
+/// One JSON object a line: `ts`, `level`, `event` (the name that its call has, which docs/operations.md explains) and `msg`, then the fields as the call has them, then `target`.
 struct Lines;
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -79,19 +70,19 @@ where
         let mut fields = Fields::default();
         said.record(&mut fields);
         let about = said.metadata();
-        let line = line(&crate::clock::wall(), *about.level(), about.target(), &fields);
+        let line = line(&crate::clock::wall(), *about.level(), about.name(), about.target(), &fields);
         writeln!(writer, "{}", line.map_err(|_| fmt::Error)?)
     }
 }
 
-fn line(ts: &str, level: Level, target: &str, fields: &Fields) -> serde_json::Result<String> {
+fn line(ts: &str, level: Level, name: &str, target: &str, fields: &Fields) -> serde_json::Result<String> {
     let own = target.split("::").next() == Some(env!("CARGO_PKG_NAME"));
     let mut line = Vec::new();
     let mut json = serde_json::Serializer::new(&mut line);
     let mut map = json.serialize_map(None)?;
     map.serialize_entry("ts", ts)?;
     map.serialize_entry("level", &level.as_str().to_ascii_lowercase())?;
-    map.serialize_entry("event", &if own { event(&fields.message) } else { LIBRARY.to_owned() })?;
+    map.serialize_entry("event", if own { name } else { LIBRARY })?;
     map.serialize_entry("msg", &fields.message)?;
     for (name, value) in &fields.others {
         map.serialize_entry(name, value)?;
@@ -148,25 +139,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_the_head_of_its_message() {
-        assert_eq!(event("registered"), "registered");
-        assert_eq!(event("lease lost: registering again"), "lease-lost");
-        assert_eq!(event("port is taken, waiting for it"), "port-is-taken");
-        assert_eq!(event("no TLS with etcd"), "no-tls-with-etcd");
-    }
-
-    #[test]
     fn a_line_is_one_object_in_a_fixed_order() {
         let fields = Fields {
             message: "lease lost: registering again".to_owned(),
             others: vec![("node", "a\"b\nc".into()), ("revision", 7.into())],
         };
-        let own = line("2026-01-01T00:00:00.000Z", Level::WARN, "muster::registry", &fields).unwrap();
+        let own =
+            line("2026-01-01T00:00:00.000Z", Level::WARN, "lease-lost", "muster::registry", &fields).unwrap();
         assert_eq!(
             own,
             r#"{"ts":"2026-01-01T00:00:00.000Z","level":"warn","event":"lease-lost","msg":"lease lost: registering again","node":"a\"b\nc","revision":7,"target":"muster::registry"}"#
         );
-        let other = line("", Level::INFO, "h2::codec", &fields).unwrap();
+        let other = line("", Level::INFO, "event src/codec.rs:1", "h2::codec", &fields).unwrap();
         assert!(other.contains(r#""event":"library""#), "{other}");
     }
 }

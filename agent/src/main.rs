@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Err(error) => match error.downcast_ref::<node::Unusable>() {
             Some(wrong) => refuse(&wrong.0),
             None => {
-                tracing::error!(error = format!("{error:#}"), "muster ends");
+                tracing::error!(name: "muster-ends", error = format!("{error:#}"), "muster ends");
                 ExitCode::FAILURE
             }
         },

@@ -46,7 +46,7 @@ async fn carry_out(flags: &MarkFlags, deed: Action) -> Result<u8> {
     let name = match subject(&survey, flags, &deed) {
         Ok(name) => name,
         Err(why) => {
-            error!(why, "nothing was done");
+            error!(name: "nothing-was-done", why, "nothing was done");
             return Ok(FAILED);
         }
     };
@@ -72,7 +72,7 @@ async fn carry_out(flags: &MarkFlags, deed: Action) -> Result<u8> {
     let revision = match written {
         Ok(revision) => revision,
         Err(error) => {
-            error!(%error, "not written");
+            error!(name: "not-written", %error, "not written");
             return Ok(FAILED);
         }
     };
@@ -81,7 +81,12 @@ async fn carry_out(flags: &MarkFlags, deed: Action) -> Result<u8> {
     // As a leaving node waits: what an Envoy has acknowledged by chance under an older revision proves nothing.
     let acknowledged = wait_through(&access.etcd, &access.space, || revision);
     if timeout(bound, acknowledged).await.is_err() {
-        error!(name, bound_s = bound.as_secs(), "not acknowledged by every envoy in time");
+        error!(
+            name: "not-acknowledged-by-every-envoy-in-time",
+            name,
+            bound_s = bound.as_secs(),
+            "not acknowledged by every envoy in time"
+        );
         return Ok(TIMED_OUT);
     }
     let took = began.elapsed().as_millis();

@@ -22,9 +22,14 @@ pub fn run(flags: &HealthFlags) -> anyhow::Result<u8> {
         Err(error) => error.to_string(),
     };
     if flags.ready {
-        tracing::error!(%address, why, "not ready");
+        tracing::error!(name: "not-ready", %address, why, "not ready");
     } else {
-        tracing::error!(%address, why, "agent or nginx does not answer");
+        tracing::error!(
+            name: "agent-or-nginx-does-not-answer",
+            %address,
+            why,
+            "agent or nginx does not answer"
+        );
     }
     Ok(1)
 }

@@ -71,6 +71,10 @@ fn block_on(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result
 
 /// The registry is silent, which is no answer to any question.
 fn unanswered(error: &crate::registry::client::CallError) -> u8 {
-    tracing::error!(%error, "the registry does not answer: nothing can be said");
+    tracing::error!(
+        name: "the-registry-does-not-answer",
+        %error,
+        "the registry does not answer: nothing can be said"
+    );
     UNKNOWN
 }

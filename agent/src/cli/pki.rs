@@ -66,11 +66,20 @@ fn etcd_auth(flags: &RegistryFlags, wait: Duration) -> Result<u8> {
                 }
                 Err(error @ CallError::Refused { .. }) => return Err(error.into()),
                 Err(error) if Instant::now() >= deadline => {
-                    tracing::error!(%error, "etcd does not answer: run this again when it does");
+                    tracing::error!(
+                        name: "etcd-does-not-answer",
+                        %error,
+                        "etcd does not answer: run this again when it does"
+                    );
                     return Ok(TIMED_OUT);
                 }
                 Err(error) if !std::mem::replace(&mut told, true) => {
-                    tracing::info!(%error, wait_s = wait.as_secs(), "waiting for etcd");
+                    tracing::info!(
+                        name: "waiting-for-etcd",
+                        %error,
+                        wait_s = wait.as_secs(),
+                        "waiting for etcd"
+                    );
                 }
                 Err(_) => {}
             }
@@ -107,9 +116,18 @@ fn judge(entries: &[CertificateEntry]) -> Result<u8> {
         match &entry.state {
             State::Good => {}
             State::Expiring => {
-                tracing::warn!(%path, ends = moment(entry.facts.to), "certificate ends soon: muster pki renew");
+                tracing::warn!(
+                    name: "certificate-ends-soon",
+                    %path,
+                    ends = moment(entry.facts.to),
+                    "certificate ends soon: muster pki renew"
+                );
             }
-            State::Wrong(error) => tracing::error!(%error, "certificate is not in order"),
+            State::Wrong(error) => tracing::error!(
+                name: "certificate-is-not-in-order",
+                %error,
+                "certificate is not in order"
+            ),
         }
     }
     Ok(code(entries, |entry| matches!(entry.state, State::Good | State::Expiring)))

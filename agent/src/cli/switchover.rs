@@ -31,7 +31,7 @@ pub fn run(flags: &SwitchoverFlags) -> Result<u8> {
         let (leader, to) = match chosen(&survey, flags.to.as_deref()) {
             Ok(chosen) => chosen,
             Err(why) => {
-                error!(why, "leadership not moved");
+                error!(name: "leadership-not-moved", why, "leadership not moved");
                 return Ok(FAILED);
             }
         };
@@ -39,7 +39,11 @@ pub fn run(flags: &SwitchoverFlags) -> Result<u8> {
         match switch(&access.etcd, &access.space, leader, to).await {
             Ok(true) => {}
             Ok(false) => {
-                error!(why = "who is in line has changed meanwhile: try again", "leadership not moved");
+                error!(
+                    name: "leadership-not-moved",
+                    why = "who is in line has changed meanwhile: try again",
+                    "leadership not moved"
+                );
                 return Ok(FAILED);
             }
             Err(error) => return Ok(unanswered(&error)),
@@ -53,6 +57,7 @@ pub fn run(flags: &SwitchoverFlags) -> Result<u8> {
             }
             if began.elapsed() >= flags.wait {
                 error!(
+                    name: "leadership-not-taken-up-in-time",
                     to = name(&survey, to),
                     bound_s = flags.wait.as_secs(),
                     "leadership not taken up in time"

@@ -35,7 +35,7 @@ pub fn run(flags: &WaitFlags) -> Result<u8> {
                 return Ok(FINE);
             }
             if started.elapsed() >= flags.timeout {
-                tracing::error!(missing = missing.join("; "), "waited in vain");
+                tracing::error!(name: "waited-in-vain", missing = missing.join("; "), "waited in vain");
                 return Ok(code);
             }
             sleep(LOOK).await;

@@ -23,7 +23,7 @@ pub(super) async fn drain(admin: &Admin, bound: Duration) -> EdgeDrain {
         Ok(Readiness::Initializing) => return EdgeDrain::NotNeeded,
         Ok(_) => {}
         Err(error) => {
-            warn!(%error, "envoy not drained: it does not answer");
+            warn!(name: "envoy-not-drained", %error, "envoy not drained: it does not answer");
             return EdgeDrain::Silent;
         }
     }
@@ -33,7 +33,7 @@ pub(super) async fn drain(admin: &Admin, bound: Duration) -> EdgeDrain {
         admin.close_listeners().await
     };
     if let Err(error) = told.await {
-        warn!(%error, "envoy not drained: it does not answer");
+        warn!(name: "envoy-not-drained", %error, "envoy not drained: it does not answer");
         return EdgeDrain::Silent;
     }
     loop {

@@ -97,8 +97,8 @@ impl HealthCheck {
             changed
         });
         match (before, &ready) {
-            (Some(false), Ok(())) => info!("envoy is ready"),
-            (Some(true), Err(why)) => warn!(why, "envoy is not ready"),
+            (Some(false), Ok(())) => info!(name: "envoy-is-ready", "envoy is ready"),
+            (Some(true), Err(why)) => warn!(name: "envoy-is-not-ready", why, "envoy is not ready"),
             _ => {}
         }
     }

@@ -50,7 +50,7 @@ pub async fn run(flags: EdgeFlags, supervisor: Supervisor, signals: UnboundedRec
     let listener = TcpListener::bind(address).await;
     let listener =
         listener.with_context(|| format!("cannot listen on {address} (--listen, --metrics-port)"))?;
-    info!(version = crate::VERSION, %address, admin = %flags.admin.display(), "edge");
+    info!(name: "edge", version = crate::VERSION, %address, admin = %flags.admin.display(), "edge");
 
     let admin = Admin::new(flags.admin.clone());
     let (served, life) = Service::new(supervisor, child_spec(&flags));
@@ -75,7 +75,7 @@ pub async fn run(flags: EdgeFlags, supervisor: Supervisor, signals: UnboundedRec
     // Over already, unless a task has failed: then nothing of it may stay behind.
     edge.served.stop_fast(FAST_BOUND).await;
     child.abort();
-    info!("stopped");
+    info!(name: "stopped", "stopped");
     code
 }
 
@@ -93,6 +93,7 @@ fn child_spec(flags: &EdgeFlags) -> ChildSpec {
     let other = other.and_then(|bootstrap| Some((bootstrap, memory::with_bootstrap(args, bootstrap)?)));
     if let Some((bootstrap, _)) = &other {
         warn!(
+            name: "memory-of-containers-is-not-counted-by-this-kernel",
             bootstrap = %bootstrap.display(),
             "memory of containers is not counted by this kernel: Envoy sheds no load by it"
         );
@@ -142,7 +143,7 @@ impl Edge {
             biased;
             cause = lifecycle::serve(&mut signals, &self.served, tasks, other) => cause?,
             () = &mut cut_off => {
-                error!("network namespace gone, only lo is left: leaving");
+                error!(name: "network-namespace-gone", "network namespace gone, only lo is left: leaving");
                 self.served.stop_fast(FAST_BOUND).await;
                 return Ok(CUT_OFF);
             }
@@ -150,11 +151,16 @@ impl Edge {
         match cause {
             Cause::Signal(signal) => Ok(self.leave(signal, &mut signals).await),
             Cause::Process(end) => {
-                error!(%end, given_as = "ENVOY", "served process cannot be started: leaving");
+                error!(
+                    name: "served-process-cannot-be-started",
+                    %end,
+                    given_as = "ENVOY",
+                    "served process cannot be started: leaving"
+                );
                 Ok(end.code())
             }
             Cause::Task(task) => {
-                error!(task, "task has ended, and must not: leaving");
+                error!(name: "task-has-ended", task, "task has ended, and must not: leaving");
                 self.leave(Signal::SIGTERM, &mut signals).await;
                 bail!("task {task} has ended, and must not");
             }
@@ -164,7 +170,7 @@ impl Edge {
     /// Drains and stops Envoy; a second signal stops it at once. Envoy's own exit code.
     async fn leave(&self, signal: Signal, signals: &mut UnboundedReceiver<Signal>) -> u8 {
         let bound = self.flags.drain_timeout();
-        info!(signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
+        info!(name: "leaving", signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
         // Who drains is not ready, and an Envoy that is silent now is stopped soon anyway.
         self.vigil.abort();
         self.metrics.envoy_ready.set(0);
@@ -184,7 +190,7 @@ impl Edge {
         };
         self.metrics.drains.get_or_create(&result).inc();
         let duration_ms = began.elapsed().as_millis() as u64;
-        info!(result = result.as_str(), duration_ms, "drain over");
+        info!(name: "drain-over", result = result.as_str(), duration_ms, "drain over");
         let end = match result {
             EdgeDrain::Forced => self.served.stop_fast(FAST_BOUND).await,
             _ => lifecycle::stop(&self.served, signal, TERM_BOUND, signals).await,

@@ -58,7 +58,7 @@ impl Requests {
         match OpenOptions::new().append(true).open(OUTPUT) {
             Ok(_) => self,
             Err(error) => {
-                warn!(%error, "no access log: nginx cannot open standard output");
+                warn!(name: "no-access-log", %error, "no access log: nginx cannot open standard output");
                 Self::None
             }
         }

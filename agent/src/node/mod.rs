@@ -68,6 +68,7 @@ pub async fn run(flags: RunFlags, supervisor: Supervisor, signals: UnboundedRece
     let health = listen(&flags, flags.metrics_port, "metrics").await?;
     let (nginx, served, life, question) = served(&flags, &instance, supervisor).await?;
     info!(
+        name: "node",
         version = crate::VERSION,
         name,
         instance,
@@ -121,17 +122,26 @@ impl Node {
                 match end {
                     End::NotStarted(_) => {
                         let given_as = if self.nginx.is_some() { "--nginx" } else { "COMMAND" };
-                        error!(%end, given_as, "served process cannot be started: leaving");
+                        error!(
+                            name: "served-process-cannot-be-started",
+                            %end,
+                            given_as,
+                            "served process cannot be started: leaving"
+                        );
                     }
                     End::Exited(Exit::Code(0)) if self.nginx.is_none() => {
-                        info!(%end, "served process has finished: leaving");
+                        info!(
+                            name: "served-process-has-finished",
+                            %end,
+                            "served process has finished: leaving"
+                        );
                     }
-                    _ => error!(%end, "served process has ended: leaving"),
+                    _ => error!(name: "served-process-has-ended", %end, "served process has ended: leaving"),
                 }
                 Ok(end.code())
             }
             Cause::Task(task) => {
-                error!(task, "task has ended, and must not: leaving");
+                error!(name: "task-has-ended", task, "task has ended, and must not: leaving");
                 self.leave(Signal::SIGTERM, &mut signals).await;
                 bail!("task {task} has ended, and must not");
             }
@@ -141,7 +151,7 @@ impl Node {
     /// The graceful leave; a second signal makes it a fast one.
     async fn leave(&self, signal: Signal, signals: &mut UnboundedReceiver<Signal>) -> u8 {
         let bound = self.flags.drain_timeout();
-        info!(signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
+        info!(name: "leaving", signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
         let metrics = &self.wiring.metrics;
         metrics.set_phase(Phase::Draining);
         let started = std::time::Instant::now();
@@ -164,7 +174,12 @@ impl Node {
         metrics.drains.get_or_create(&result).inc();
         metrics.drain_duration.observe(took.as_secs_f64());
         metrics.set_phase(Phase::Stopping);
-        info!(result = result.as_str(), duration_ms = took.as_millis() as u64, "drain over");
+        info!(
+            name: "drain-over",
+            result = result.as_str(),
+            duration_ms = took.as_millis() as u64,
+            "drain over"
+        );
         let end = if result == DrainResult::Forced {
             self.served.stop_fast(FAST_BOUND).await
         } else {
@@ -186,22 +201,25 @@ impl Node {
             }
         };
         if timeout(CLOSE_BOUND, left).await.is_err() {
-            warn!("the registry was not left in time: the lease ends by itself");
+            warn!(
+                name: "the-registry-was-not-left-in-time",
+                "the registry was not left in time: the lease ends by itself"
+            );
         }
         tasks.shutdown().await;
-        info!("stopped");
+        info!(name: "stopped", "stopped");
     }
 
     async fn reload(&self) {
         if let Some(nginx) = &self.nginx
             && let Err(error) = nginx.prepare()
         {
-            error!(%error, "reload refused");
+            error!(name: "reload-refused", %error, "reload refused");
             return;
         }
         match self.served.reload().await {
-            Ok(()) => info!("reloaded"),
-            Err(error) => error!(%error, "reload refused"),
+            Ok(()) => info!(name: "reloaded", "reloaded"),
+            Err(error) => error!(name: "reload-refused", %error, "reload refused"),
         }
     }
 }
@@ -227,7 +245,7 @@ async fn listen(flags: &RunFlags, port: u16, what: &str) -> Result<TcpListener> 
     let listener = TcpListener::bind(address).await;
     let listener =
         listener.with_context(|| format!("cannot listen on {address} (--listen, --{what}-port)"))?;
-    info!(%address, what, "port open");
+    info!(name: "port-open", %address, what, "port open");
     Ok(listener)
 }
 

@@ -59,7 +59,11 @@ pub(super) async fn served(
     wait_for_port(listen).await?;
     nginx.make_directories().map_err(unusable)?;
     if let Err(why) = enter_sandbox(&mut nginx, &supervisor).await? {
-        info!(why, "nginx runs without a sandbox: no link in the site is followed");
+        info!(
+            name: "nginx-runs-without-a-sandbox",
+            why,
+            "nginx runs without a sandbox: no link in the site is followed"
+        );
         nginx.sandbox = None;
         prepare(&nginx)?;
     }

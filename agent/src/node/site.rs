@@ -92,8 +92,12 @@ pub async fn watch_site(site: Site, said: watch::Sender<Option<String>>) {
         let trouble = spawn_blocking(move || looked.trouble()).await.ok().flatten();
         if *said.borrow() != trouble {
             match &trouble {
-                Some(why) => warn!(why, "the site is not served as it is"),
-                None => info!("the site is served as it is again"),
+                Some(why) => warn!(
+                    name: "the-site-is-not-served-as-it-is",
+                    why,
+                    "the site is not served as it is"
+                ),
+                None => info!(name: "the-site-is-served-as-it-is-again", "the site is served as it is again"),
             }
             said.send_replace(trouble);
         }

@@ -50,9 +50,18 @@ impl Publisher {
             }
             let path = entry.path();
             match fs::remove_file(&path) {
-                Ok(()) => info!(path = %path.display(), "temporary file of an earlier life removed"),
+                Ok(()) => info!(
+                    name: "temporary-file-of-an-earlier-life-removed",
+                    path = %path.display(),
+                    "temporary file of an earlier life removed"
+                ),
                 Err(error) => {
-                    warn!(path = %path.display(), %error, "temporary file of an earlier life stays")
+                    warn!(
+                        name: "temporary-file-of-an-earlier-life-stays",
+                        path = %path.display(),
+                        %error,
+                        "temporary file of an earlier life stays"
+                    )
                 }
             }
         }

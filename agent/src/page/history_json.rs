@@ -46,11 +46,18 @@ pub async fn run_history(
         if let Some(now) = now {
             let bytes = render_history(&now, &about);
             match writer.write(move |publisher| publisher.replace(&[(ListFile::HistoryJson, &bytes)])).await {
-                Attempt::Done { again: true, .. } => info!("history written to its file again"),
+                Attempt::Done { again: true, .. } => info!(
+                    name: "history-written-to-its-file-again",
+                    "history written to its file again"
+                ),
                 Attempt::Done { .. } => {}
                 Attempt::Failed { error, still } => {
                     if !still {
-                        warn!(%error, "history not written to its file");
+                        warn!(
+                            name: "history-not-written-to-its-file",
+                            %error,
+                            "history not written to its file"
+                        );
                     }
                     failing = true;
                 }

@@ -41,13 +41,13 @@ pub async fn run(
             match writer.write(move |publisher| publisher.publish(&render(&shown, &touch, &about))).await {
                 Attempt::Done { written, again } => {
                     if again {
-                        info!("list written again");
+                        info!(name: "list-written-again", "list written again");
                     }
                     told.tell(&now, &written, waiting_since);
                 }
                 Attempt::Failed { error, still } => {
                     if !still {
-                        warn!(%error, "list not written");
+                        warn!(name: "list-not-written", %error, "list not written");
                     }
                     written = false;
                 }
@@ -96,7 +96,12 @@ impl Told {
             self.metrics.set_nodes(label, rows.iter().filter(|row| row.state == state).count());
         }
         self.metrics.list_revision.set(roster.revision);
-        info!(revision = roster.revision, count = roster.routable().len(), "list changed");
+        info!(
+            name: "list-changed",
+            revision = roster.revision,
+            count = roster.routable().len(),
+            "list changed"
+        );
     }
 }
 

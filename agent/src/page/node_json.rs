@@ -85,8 +85,15 @@ pub async fn run_itself(publisher: Publisher, mut look: impl FnMut() -> NodeDocu
         tick.tick().await;
         let bytes = render_itself(&look());
         match writer.write(move |publisher| publisher.overwrite(ListFile::NodeJson, &bytes)).await {
-            Attempt::Failed { error, still: false } => warn!(%error, "own state not written to its file"),
-            Attempt::Done { again: true, .. } => info!("own state written to its file again"),
+            Attempt::Failed { error, still: false } => warn!(
+                name: "own-state-not-written-to-its-file",
+                %error,
+                "own state not written to its file"
+            ),
+            Attempt::Done { again: true, .. } => info!(
+                name: "own-state-written-to-its-file-again",
+                "own state written to its file again"
+            ),
             _ => {}
         }
     }

@@ -44,13 +44,21 @@ pub async fn follow(tls: Tls, metrics: Metrics) {
                     told = Told::Nothing;
                     metrics.tls_expires_timestamp.set(set.ends as f64);
                     metrics.tls_reloads.get_or_create(&Reload::Taken).inc();
-                    info!(ends = moment(set.ends), "new certificates in use");
+                    info!(
+                        name: "new-certificates-in-use",
+                        ends = moment(set.ends),
+                        "new certificates in use"
+                    );
                 }
                 // Files that come one by one are no mistake before the last has come.
                 Err(_) if tried.as_ref() != Some(&print) || complained.as_ref() == Some(&print) => {}
                 Err(wrong) => {
                     metrics.tls_reloads.get_or_create(&Reload::Refused).inc();
-                    error!(error = %wrong, "new certificates cannot be used, the old ones stay");
+                    error!(
+                        name: "new-certificates-cannot-be-used",
+                        error = %wrong,
+                        "new certificates cannot be used, the old ones stay"
+                    );
                     complained = Some(print.clone());
                 }
             }
@@ -63,10 +71,14 @@ pub async fn follow(tls: Tls, metrics: Metrics) {
 fn tell(told: Told, ends: i64, now: i64) -> Told {
     let at = moment(ends);
     if ends < now && told < Told::Ended {
-        error!(ended = at, "certificates have ended: new connections fail, open ones and files stay");
+        error!(
+            name: "certificates-have-ended",
+            ended = at,
+            "certificates have ended: new connections fail, open ones and files stay"
+        );
         Told::Ended
     } else if ends <= now + SOON && told < Told::EndsSoon {
-        warn!(ends = at, "certificates end soon");
+        warn!(name: "certificates-end-soon", ends = at, "certificates end soon");
         Told::EndsSoon
     } else {
         told

@@ -107,6 +107,6 @@ impl Door {
         }
         let more = std::mem::take(&mut told.more);
         told.last = Some(Instant::now());
-        warn!(peer, why, more, "refused at the control port");
+        warn!(name: "refused-at-the-control-port", peer, why, more, "refused at the control port");
     }
 }

@@ -81,7 +81,7 @@ impl AttendLeader {
         let closed = Closed::default();
         let opened = open(&self.dial, leader.control, &self.instance, closed.clone()).await;
         let Some((words, mut roll)) = opened else { return Some(Ending::Absent) };
-        debug!(leader = leader.instance, "attending");
+        debug!(name: "attending", leader = leader.instance, "attending");
         let mut drained = false;
         loop {
             tokio::select! {

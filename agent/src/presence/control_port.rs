@@ -53,7 +53,7 @@ pub async fn serve(
     let served = server.serve_with_incoming_shutdown(incoming, close.clone().cancelled_owned());
     tokio::select! {
         ended = served => if let Err(error) = ended {
-            error!(%error, "control port failed");
+            error!(name: "control-port-failed", %error, "control port failed");
         },
         // tonic waits for open streams, and a client that never reads would hold it for ever.
         () = async { close.cancelled().await; sleep(LAST_WORDS).await } => {}

@@ -69,9 +69,16 @@ async fn look_into_node(
     verdicts: mpsc::Sender<Verdict>,
 ) {
     let (name, instance, ip) = (&node.name, &node.instance, node.ip);
-    info!(name, instance, %ip, ending = ?ended.ending, "presence ended without a goodbye");
+    info!(
+        name: "presence-ended-without-a-goodbye",
+        name,
+        instance,
+        %ip,
+        ending = ?ended.ending,
+        "presence ended without a goodbye"
+    );
     let Some((finding, found)) = judge(&node, ended.ending, &roster, &attending).await else {
-        return debug!(name, instance, "attends again, or is listed no more");
+        return debug!(name: "attends-again", name, instance, "attends again, or is listed no more");
     };
     let why = match (ended.ending, found) {
         (Ending::Closed, ProbeOutcome::Gone) => "connection closed, nobody listens",
@@ -114,7 +121,12 @@ async fn judge(
             (Ending::Closed, ProbeOutcome::Alive) => {}
         }
         if !answered {
-            info!(name = node.name, instance = node.instance, "nginx answers without its agent: asked again");
+            info!(
+                name: "nginx-answers-without-its-agent",
+                name = node.name,
+                instance = node.instance,
+                "nginx answers without its agent: asked again"
+            );
         }
         answered = true;
         sleep(pause).await;
@@ -136,10 +148,16 @@ async fn look_into_leader(
     if !still_leads(&leader) {
         return;
     }
-    info!(instance, ending = ?ending, place, "presence at the leader ended");
+    info!(
+        name: "presence-at-the-leader-ended",
+        instance,
+        ending = ?ending,
+        place,
+        "presence at the leader ended"
+    );
     let agent = inquire(|bound| ask_agent(&dial, leader.control, &instance, bound)).await;
     let finding = match (ending, agent) {
-        (_, ProbeOutcome::Alive) => return debug!(instance, "the leader answers"),
+        (_, ProbeOutcome::Alive) => return debug!(name: "the-leader-answers", instance, "the leader answers"),
         // One candidate that cannot reach a leader it never met would depose each: its lease has to say it, too.
         (Ending::Absent, ProbeOutcome::Gone | ProbeOutcome::Mute) => Finding::Silent,
         (_, ProbeOutcome::Gone) | (Ending::Closed, ProbeOutcome::Mute) => Finding::Dead,

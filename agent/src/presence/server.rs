@@ -112,7 +112,11 @@ impl Drop for StreamGuard {
         let ended = NodeStreamEnded { instance: self.instance.clone(), ending, at: Instant::now() };
         if service.ended.try_send(ended).is_err() {
             // So many at once that the lease has to sort them out.
-            debug!(instance = self.instance, "end of a presence stream not looked into");
+            debug!(
+                name: "end-of-a-presence-stream-not-looked-into",
+                instance = self.instance,
+                "end of a presence stream not looked into"
+            );
         }
     }
 }

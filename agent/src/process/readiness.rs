@@ -97,7 +97,10 @@ pub async fn watch_readiness(
         watchdog.asks(began.elapsed());
         let answer = ask(&question, &metrics).await;
         if answer.is_err() && since.elapsed() < STARVED_BOUND && is_starved(turns, asked.elapsed()) {
-            debug!("nginx waits for a core or a disk: that does not count");
+            debug!(
+                name: "nginx-waits-for-a-core-or-a-disk",
+                "nginx waits for a core or a disk: that does not count"
+            );
             watchdog.excuses(began.elapsed());
         } else {
             let heard = if answer.is_ok() { Heard::Ready } else { Heard::Nothing };
@@ -109,10 +112,15 @@ pub async fn watch_readiness(
                     answered.set(BootTime::now());
                     set(&ready, &metrics, true, "");
                 }
-                HealthVerdict::Doubtful => debug!(why, "no answer"),
+                HealthVerdict::Doubtful => debug!(name: "no-answer", why, "no answer"),
                 HealthVerdict::Dead => {
                     if !watchdog.has_been_ready() && kills && !hung {
-                        warn!(why, bound_s = START_BOUND.as_secs(), "nginx did not answer after its start");
+                        warn!(
+                            name: "nginx-did-not-answer-after-its-start",
+                            why,
+                            bound_s = START_BOUND.as_secs(),
+                            "nginx did not answer after its start"
+                        );
                     }
                     set(&ready, &metrics, false, &why);
                     hung = kills;
@@ -172,11 +180,11 @@ fn set(ready: &watch::Sender<bool>, metrics: &Metrics, now: bool, why: &str) {
     if changed {
         metrics.nginx_up.set(i64::from(now));
         if now {
-            info!("answering");
+            info!(name: "answering", "answering");
         } else if why == OVER {
-            debug!(why, "not answering");
+            debug!(name: "not-answering", why, "not answering");
         } else {
-            warn!(why, "not answering");
+            warn!(name: "not-answering", why, "not answering");
         }
     }
 }

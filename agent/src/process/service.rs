@@ -99,7 +99,11 @@ impl Service {
                 Some(Exit::Code(0)) => {}
                 Some(_) => {
                     let text = output.text.trim_end().to_owned();
-                    error!(output = text, "new configuration refused, the old one stays");
+                    error!(
+                        name: "new-configuration-refused",
+                        output = text,
+                        "new configuration refused, the old one stays"
+                    );
                     return Err(ReloadError::Refused(text));
                 }
                 None => return Err(ReloadError::Unchecked),

@@ -42,7 +42,7 @@ impl ServiceTask {
     /// Runs until the process has ended for good.
     pub async fn run(mut self) -> End {
         let end = self.live().await;
-        info!(%end, "served process is over");
+        info!(name: "served-process-is-over", %end, "served process is over");
         self.state.send_replace(ChildState::Exited(end.clone()));
         end
     }
@@ -71,7 +71,12 @@ impl ServiceTask {
             failures = if started.elapsed() < self.spec.back_off.stable { failures } else { 0 };
             let delay = self.spec.back_off.delay(failures);
             failures = failures.saturating_add(1);
-            warn!(%end, delay_ms = delay.as_millis() as u64, "served process ended, starting again");
+            warn!(
+                name: "served-process-ended",
+                %end,
+                delay_ms = delay.as_millis() as u64,
+                "served process ended, starting again"
+            );
             self.state.send_replace(ChildState::Backoff { delay, last: end });
             if self.stopped_during(sleep(delay)).await {
                 return End::Stopped;
@@ -82,7 +87,12 @@ impl ServiceTask {
     /// From exec to the last member of its group. True when it was told to stop.
     async fn watch_over(&mut self, mut child: Child) -> (End, bool) {
         let pid = child.pid;
-        info!(%pid, program = self.spec.command.shown(), "served process started");
+        info!(
+            name: "served-process-started",
+            %pid,
+            program = self.spec.command.shown(),
+            "served process started"
+        );
         self.state.send_replace(ChildState::Running { pid });
         let mut kill_at: Option<Instant> = None;
         let mut stopping = false;
@@ -92,7 +102,13 @@ impl ServiceTask {
                 exit = child.wait() => break exit,
                 order = next(&mut self.orders) => match order {
                     Order::Stop { signal, bound } => {
-                        info!(%pid, %signal, bound_ms = bound.as_millis() as u64, "stopping served process");
+                        info!(
+                            name: "stopping-served-process",
+                            %pid,
+                            %signal,
+                            bound_ms = bound.as_millis() as u64,
+                            "stopping served process"
+                        );
                         stopping = true;
                         let deadline = Instant::now() + bound;
                         kill_at = Some(kill_at.map_or(deadline, |earlier| earlier.min(deadline)));
@@ -103,13 +119,17 @@ impl ServiceTask {
                     // One that is stopping has closed its port and answers what is under way: its bound ends it.
                     Order::Kill { pid: meant, .. } if meant != pid || stopping => {}
                     Order::Kill { reason, .. } => {
-                        warn!(%pid, reason, "killing served process");
+                        warn!(name: "killing-served-process", %pid, reason, "killing served process");
                         send(&self.supervisor, Audience::Group, pid, Signal::SIGKILL);
                     }
                     Order::Signal(signal) => send(&self.supervisor, self.spec.audience, pid, signal),
                 },
                 () = sleep_until(kill_at.unwrap_or(never)), if kill_at.is_some() => {
-                    warn!(%pid, "served process did not stop in time, killing its group");
+                    warn!(
+                        name: "served-process-did-not-stop-in-time",
+                        %pid,
+                        "served process did not stop in time, killing its group"
+                    );
                     kill_at = None;
                     send(&self.supervisor, Audience::Group, pid, Signal::SIGKILL);
                 }
@@ -117,7 +137,11 @@ impl ServiceTask {
         };
         // A killed master leaves workers that keep the port.
         if let Err(error) = self.supervisor.kill_group_and_wait(pid, GROUP_BOUND).await {
-            error!(%error, "served process left something behind");
+            error!(
+                name: "served-process-left-something-behind",
+                %error,
+                "served process left something behind"
+            );
         }
         (End::Exited(exit), stopping)
     }
@@ -131,7 +155,11 @@ impl ServiceTask {
                 order = next(&mut self.orders) => match order {
                     Order::Stop { .. } => return true,
                     Order::Kill { .. } => {}
-                    Order::Signal(signal) => debug!(%signal, "signal dropped, nothing runs"),
+                    Order::Signal(signal) => debug!(
+                        name: "signal-dropped",
+                        %signal,
+                        "signal dropped, nothing runs"
+                    ),
                 },
             }
         }
@@ -153,7 +181,7 @@ fn send(supervisor: &Supervisor, audience: Audience, pid: Pid, signal: Signal) {
         Audience::Group => supervisor.signal_group(pid, signal),
     };
     if let Err(errno) = sent {
-        debug!(%pid, %signal, %errno, "signal not delivered");
+        debug!(name: "signal-not-delivered", %pid, %signal, %errno, "signal not delivered");
     }
 }
 
@@ -161,11 +189,11 @@ async fn until_free(port: SocketAddrV4) {
     if !is_taken(port) {
         return;
     }
-    warn!(%port, "port is taken, waiting for it");
+    warn!(name: "port-is-taken", %port, "port is taken, waiting for it");
     while is_taken(port) {
         sleep(PORT_STEP).await;
     }
-    info!(%port, "port is free");
+    info!(name: "port-is-free", %port, "port is free");
 }
 
 /// Any other error is for the server itself to meet and report.

@@ -133,7 +133,7 @@ impl Supervisor {
         }
         let exit = timeout_at(deadline, child.wait()).await.ok();
         if let Err(error) = self.kill_group_and_wait(child.pid, bound).await {
-            warn!(%error, "process group left behind");
+            warn!(name: "process-group-left-behind", %error, "process group left behind");
         }
         Ok(CommandOutput { exit, text: String::from_utf8_lossy(&bytes).into_owned() })
     }
@@ -200,13 +200,17 @@ impl Children {
                     waiter.send_replace(Some(exit));
                 }
                 None if register.guard.as_ref().is_some_and(|guard| guard.pid() == pid) => {
-                    warn!(%exit, "guard ended, a killed agent would leave its children behind");
+                    warn!(
+                        name: "guard-ended",
+                        %exit,
+                        "guard ended, a killed agent would leave its children behind"
+                    );
                     register.guard = None;
                 }
                 None => {
                     // Also a child that could not be executed: it has told the guard of itself.
                     register.forget_group(pid);
-                    debug!(%pid, %exit, "reaped an orphan");
+                    debug!(name: "reaped-an-orphan", %pid, %exit, "reaped an orphan");
                 }
             }
         }
@@ -227,7 +231,7 @@ impl Register {
     fn forget_group(&mut self, leader: Pid) {
         // A guard that cannot be reached has ended, which the reaper reports.
         if let Some(Err(error)) = self.guard.as_mut().map(|guard| guard.forget(leader)) {
-            debug!(%error, "guard not reached");
+            debug!(name: "guard-not-reached", %error, "guard not reached");
         }
     }
 }

@@ -22,13 +22,18 @@ pub async fn wait_through(etcd: &Etcd, space: &KeySpace, target: impl Fn() -> i6
             Ok((DrainedValue { through, .. }, revision)) => {
                 reached = through.max(reached);
                 if reached >= target() {
-                    info!(through, awaited = target(), "every envoy has acknowledged");
+                    info!(
+                        name: "every-envoy-has-acknowledged",
+                        through,
+                        awaited = target(),
+                        "every envoy has acknowledged"
+                    );
                     return;
                 }
                 _ = timeout(ASK_AGAIN, next_write(etcd, space, revision)).await;
             }
             Err(error) => {
-                debug!(%error, "acknowledgements not read");
+                debug!(name: "acknowledgements-not-read", %error, "acknowledgements not read");
                 sleep(RETRY_PAUSE).await;
             }
         }

@@ -200,7 +200,11 @@ impl Renewal {
                 // called a hang.
                 withheld += 1;
                 if withheld == 3 {
-                    warn!(lease = %format_args!("{:x}", self.id), "renewal withheld: the agent does not move");
+                    warn!(
+                        name: "renewal-withheld",
+                        lease = %format_args!("{:x}", self.id),
+                        "renewal withheld: the agent does not move"
+                    );
                 }
                 pause = RETRY_PAUSE;
                 continue;
@@ -211,7 +215,11 @@ impl Renewal {
                 Renewed::Yes => {
                     self.deadline.set(sent + self.ttl);
                     if std::mem::take(&mut failing) {
-                        info!(lease = %format_args!("{:x}", self.id), "lease renewed again");
+                        info!(
+                            name: "lease-renewed-again",
+                            lease = %format_args!("{:x}", self.id),
+                            "lease renewed again"
+                        );
                     }
                     let spent = BootTime::now().saturating_since(sent);
                     pause = (self.ttl / RENEWALS_PER_TTL).saturating_sub(spent);
@@ -223,9 +231,19 @@ impl Renewal {
                 Renewed::Unknown(error) => {
                     stream = None;
                     self.etcd.move_on();
-                    debug!(lease = %format_args!("{:x}", self.id), error, "renewal failed");
+                    debug!(
+                        name: "renewal-failed",
+                        lease = %format_args!("{:x}", self.id),
+                        error,
+                        "renewal failed"
+                    );
                     if !std::mem::replace(&mut failing, true) {
-                        warn!(lease = %format_args!("{:x}", self.id), error, "lease cannot be renewed for now");
+                        warn!(
+                            name: "lease-cannot-be-renewed-for-now",
+                            lease = %format_args!("{:x}", self.id),
+                            error,
+                            "lease cannot be renewed for now"
+                        );
                     }
                     pause = RETRY_PAUSE.mul_f64(1.0 + 2.0 * fastrand::f64());
                 }

@@ -36,7 +36,11 @@ impl FollowEvents {
             if *self.epoch.borrow_and_update() > 0 {
                 let mut epoch = self.epoch.clone();
                 tokio::select! {
-                    error = self.follow(&mut pause) => debug!(%error, "history not followed"),
+                    error = self.follow(&mut pause) => debug!(
+                        name: "history-not-followed",
+                        %error,
+                        "history not followed"
+                    ),
                     () = latest::changed(&mut epoch) => continue,
                 }
             }

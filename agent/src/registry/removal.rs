@@ -114,9 +114,16 @@ impl Reaper {
     }
 
     async fn resign(&self, own: &Candidate) {
-        warn!("most nodes fell silent at once: this node is the one cut off, and resigns");
+        warn!(
+            name: "most-nodes-fell-silent-at-once",
+            "most nodes fell silent at once: this node is the one cut off, and resigns"
+        );
         if let Err(error) = keys::resign(&self.etcd, &self.space, own.lease).await {
-            warn!(%error, "resignation not written: the end of the lease says it");
+            warn!(
+                name: "resignation-not-written",
+                %error,
+                "resignation not written: the end of the lease says it"
+            );
         }
     }
 }
@@ -131,7 +138,11 @@ impl Reap {
     async fn carry_out(&self, case: Case) {
         let Verdict { instance, finding, .. } = &case.verdict;
         if *finding == Finding::Silent && !self.is_unrenewed(&case).await {
-            info!(instance, "silent although its lease is renewed: left alone");
+            info!(
+                name: "silent-although-its-lease-is-renewed",
+                instance,
+                "silent although its lease is renewed: left alone"
+            );
             return;
         }
         let detected_ms = case.detected_ms();
@@ -142,9 +153,21 @@ impl Reap {
         };
         let why = &case.verdict.why;
         match outcome {
-            Ok(true) => warn!(instance, role = ?case.verdict.role, why, detected_ms, "reaped"),
-            Ok(false) => debug!(instance, why, "not reaped: its keys or the own have changed"),
-            Err(error) => warn!(instance, %error, "not reaped: its lease ends by itself"),
+            Ok(true) => warn!(
+                name: "reaped",
+                instance,
+                role = ?case.verdict.role,
+                why,
+                detected_ms,
+                "reaped"
+            ),
+            Ok(false) => debug!(
+                name: "not-reaped",
+                instance,
+                why,
+                "not reaped: its keys or the own have changed"
+            ),
+            Err(error) => warn!(name: "not-reaped", instance, %error, "not reaped: its lease ends by itself"),
         }
     }
 

@@ -210,7 +210,13 @@ impl Connection {
         };
         let reception = self.stream.receive(request).map_err(|refusal| {
             self.server.events.on_refused();
-            warn!(stream = self.close.place.id(), peer = %self.close.peer, %refusal, "xds request refused");
+            warn!(
+                name: "xds-request-refused",
+                stream = self.close.place.id(),
+                peer = %self.close.peer,
+                %refusal,
+                "xds request refused"
+            );
             End::refused(&refusal)
         })?;
         self.introduce();
@@ -222,7 +228,7 @@ impl Connection {
         if self.close.envoy.is_none() {
             self.close.envoy = self.stream.envoy().map(str::to_owned);
             let (stream, peer) = (self.close.place.id(), &self.close.peer);
-            info!(stream, envoy = self.stream.envoy(), %peer, "xds stream opened");
+            info!(name: "xds-stream-opened", stream, envoy = self.stream.envoy(), %peer, "xds stream opened");
         }
     }
 
@@ -234,13 +240,27 @@ impl Connection {
             Reception::Stale(kind) => (*kind, AckKind::Stale),
             Reception::Rejected(rejection) => {
                 let (kind, version, detail) = (rejection.kind.label(), &rejection.version, &rejection.detail);
-                warn!(stream, envoy, kind, %version, %detail, "envoy rejected a configuration");
+                warn!(
+                    name: "envoy-rejected-a-configuration",
+                    stream,
+                    envoy,
+                    kind,
+                    %version,
+                    %detail,
+                    "envoy rejected a configuration"
+                );
                 (rejection.kind, AckKind::Nack)
             }
             Reception::Unknown(type_url) => {
                 self.server.events.on_unknown_type();
                 if !std::mem::replace(&mut self.warned, true) {
-                    warn!(stream, envoy, %type_url, "xds request for an unknown kind ignored");
+                    warn!(
+                        name: "xds-request-for-an-unknown-kind-ignored",
+                        stream,
+                        envoy,
+                        %type_url,
+                        "xds request for an unknown kind ignored"
+                    );
                 }
                 return;
             }
@@ -279,7 +299,14 @@ struct Close {
 impl Drop for Close {
     fn drop(&mut self) {
         if let Some(envoy) = &self.envoy {
-            info!(stream = self.place.id(), %envoy, peer = %self.peer, cause = self.cause, "xds stream closed");
+            info!(
+                name: "xds-stream-closed",
+                stream = self.place.id(),
+                %envoy,
+                peer = %self.peer,
+                cause = self.cause,
+                "xds stream closed"
+            );
         }
     }
 }

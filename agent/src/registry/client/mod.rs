@@ -259,7 +259,13 @@ impl Etcd {
         };
         self.note(op, result, started);
         if let Err(CallError::Unavailable(error)) = &outcome {
-            debug!(op = op.as_str(), endpoint = %self.endpoints[lap % self.endpoints.len()], error, "registry call failed");
+            debug!(
+                name: "registry-call-failed",
+                op = op.as_str(),
+                endpoint = %self.endpoints[lap % self.endpoints.len()],
+                error,
+                "registry call failed"
+            );
             self.leave(lap);
         }
         outcome

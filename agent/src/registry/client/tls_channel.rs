@@ -47,7 +47,7 @@ impl Complaints {
         let Some(said) = complaint(error) else { return };
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref() != Some(&said) {
-            warn!(%endpoint, error = said, "no TLS with etcd");
+            warn!(name: "no-tls-with-etcd", %endpoint, error = said, "no TLS with etcd");
             *told = Some(said);
         }
     }

@@ -55,7 +55,7 @@ impl Election {
                     Ok(true) => self.lead(claim).await,
                     Ok(false) => sleep(CONFIRM_PAUSE).await,
                     Err(error) => {
-                        debug!(%error, "leadership not confirmed");
+                        debug!(name: "leadership-not-confirmed", %error, "leadership not confirmed");
                         sleep(CONFIRM_PAUSE).await;
                     }
                 }
@@ -100,7 +100,7 @@ impl Election {
     }
 
     async fn lead(&mut self, claim: Leadership) {
-        info!(create_revision = claim.create_revision, "leading");
+        info!(name: "leading", create_revision = claim.create_revision, "leading");
         self.awake.set(BootTime::now());
         self.leadership.send_replace(Some(claim.clone()));
         let (etcd, ttl, proven_until) = (self.etcd.clone(), self.ttl(), self.proven_until.clone());
@@ -110,7 +110,11 @@ impl Election {
             let now = BootTime::now();
             let slept = now.saturating_since(self.awake.get());
             if slept > ASLEEP {
-                warn!(slept_ms = slept.as_millis() as u64, "stood still: leadership is confirmed anew");
+                warn!(
+                    name: "stood-still",
+                    slept_ms = slept.as_millis() as u64,
+                    "stood still: leadership is confirmed anew"
+                );
                 break;
             }
             self.awake.set(now);
@@ -126,7 +130,7 @@ impl Election {
             }
         }
         self.leadership.send_replace(None);
-        info!("no longer leading");
+        info!(name: "no-longer-leading", "no longer leading");
     }
 
     fn ttl(&self) -> Duration {
@@ -171,7 +175,7 @@ async fn prove_again(etcd: &Etcd, claim: &Leadership, ttl: Duration, proven_unti
             Ok(Some(_)) => pause = ttl / PROOFS_PER_TTL,
             Ok(None) => return,
             Err(error) => {
-                debug!(%error, "leadership not proven again");
+                debug!(name: "leadership-not-proven-again", %error, "leadership not proven again");
                 pause = CONFIRM_PAUSE;
             }
         }

@@ -48,10 +48,19 @@ impl Duty for ExpireMarks {
                 let absent_s = self.keep.as_secs();
                 match self.remove(term, &roster, name).await {
                     Ok(true) => {
-                        info!(node = name, absent_s, "mark removed: nobody has had its name for long")
+                        info!(
+                            name: "mark-removed",
+                            node = name,
+                            absent_s,
+                            "mark removed: nobody has had its name for long"
+                        )
                     }
-                    Ok(false) => debug!(node = name, "mark not removed: somebody has changed something"),
-                    Err(error) => debug!(node = name, %error, "mark not removed"),
+                    Ok(false) => debug!(
+                        name: "mark-not-removed",
+                        node = name,
+                        "mark not removed: somebody has changed something"
+                    ),
+                    Err(error) => debug!(name: "mark-not-removed", node = name, %error, "mark not removed"),
                 }
             }
             // One that was removed is due until the watch says that it is gone.

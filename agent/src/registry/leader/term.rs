@@ -96,7 +96,7 @@ pub async fn in_each_term<D: Duty>(mut duty: D, etcd: Etcd, mut leadership: Rece
             Ok(()) => {}
             Err(TermError::Over) => _ = timeout(CALL_TIMEOUT, end(&mut leadership, &term)).await,
             Err(TermError::Call(error)) => {
-                debug!(duty = D::NAME, %error, "duty begins again");
+                debug!(name: "duty-begins-again", duty = D::NAME, %error, "duty begins again");
                 sleep(RETRY_PAUSE).await;
             }
         }

@@ -22,18 +22,26 @@ impl Registration {
         // First in line is enough: one who is about to be confirmed must not give up what nobody else has.
         let leading = self.roster.borrow().leader().is_some_and(|leader| leader.lease == lease.id);
         let node = self.node(mine.node.ip, NodeState::Draining, "leaving", &wall());
-        info!(leading, "draining");
+        info!(name: "draining", leading, "draining");
         let put = keys::put_draining(&self.etcd, &self.space, &node, lease.id, leading).await;
         let revision = match put {
             Ok(revision) => revision,
             Err(error) => {
-                warn!(%error, "draining could not be announced: withdrawing instead");
+                warn!(
+                    name: "draining-could-not-be-announced",
+                    %error,
+                    "draining could not be announced: withdrawing instead"
+                );
                 return self.leave_unwritten().await;
             }
         };
         drained::wait_through(&self.etcd, &self.space, || self.awaited(revision, leading)).await;
         if leading && let Err(error) = keys::resign(&self.etcd, &self.space, lease.id).await {
-            warn!(%error, "resignation not written: the end of the lease says it");
+            warn!(
+                name: "resignation-not-written",
+                %error,
+                "resignation not written: the end of the lease says it"
+            );
         }
         sleep(self.linger).await;
         Drain::Acknowledged
@@ -44,7 +52,7 @@ impl Registration {
     pub(super) async fn leave_unwritten(&mut self) -> Drain {
         let key = self.space.node_key(&self.identity.name, &self.identity.instance);
         if let Err(error) = keys::delete(&self.etcd, &key).await {
-            warn!(%error, "not withdrawn");
+            warn!(name: "not-withdrawn", %error, "not withdrawn");
         }
         sleep(self.linger).await;
         Drain::Unannounced

@@ -143,7 +143,7 @@ impl Registration {
             match turn {
                 Interruption::Forgotten => lease.release(),
                 Interruption::LeaseLost => {
-                    warn!("lease lost: registering again");
+                    warn!(name: "lease-lost", "lease lost: registering again");
                     self.metrics.lease_losses.inc();
                     self.absent("its lease was lost");
                     memory.since = wall();
@@ -261,18 +261,38 @@ impl Registration {
         let pause_ms = pause.as_millis() as u64;
         match contested {
             Some(Node { ip, name, instance, .. }) if memory.contests >= CONTESTS => {
-                error!(%ip, name, instance, pause_ms, "address in use by another instance");
+                error!(
+                    name: "address-in-use-by-another-instance",
+                    %ip,
+                    name,
+                    instance,
+                    pause_ms,
+                    "address in use by another instance"
+                );
             }
-            _ => warn!(found_dead, pause_ms, "own key was deleted: registering again"),
+            _ => warn!(
+                name: "own-key-was-deleted",
+                found_dead,
+                pause_ms,
+                "own key was deleted: registering again"
+            ),
         }
         pause
     }
 
     async fn revoke(&self, lease: &Lease) {
         match timeout(REVOKE_BOUND, self.leases.revoke(lease)).await {
-            Ok(Ok(())) => info!("lease revoked"),
-            Ok(Err(error)) => warn!(%error, "lease not revoked: it ends by itself"),
-            Err(_) => warn!(error = "no answer in time", "lease not revoked: it ends by itself"),
+            Ok(Ok(())) => info!(name: "lease-revoked", "lease revoked"),
+            Ok(Err(error)) => warn!(
+                name: "lease-not-revoked",
+                %error,
+                "lease not revoked: it ends by itself"
+            ),
+            Err(_) => warn!(
+                name: "lease-not-revoked",
+                error = "no answer in time",
+                "lease not revoked: it ends by itself"
+            ),
         }
     }
 
@@ -306,8 +326,8 @@ impl Registration {
             return;
         }
         match ready {
-            true => info!(%ip, revision, "registered"),
-            false => warn!(%ip, revision, "withdrawn: the served process does not answer"),
+            true => info!(name: "registered", %ip, revision, "registered"),
+            false => warn!(name: "withdrawn", %ip, revision, "withdrawn: the served process does not answer"),
         }
     }
 
@@ -319,7 +339,7 @@ impl Registration {
             } else {
                 ""
             };
-            warn!(%error, hint, "cannot register for now");
+            warn!(name: "cannot-register-for-now", %error, hint, "cannot register for now");
         }
     }
 

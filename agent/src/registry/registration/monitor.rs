@@ -109,8 +109,15 @@ impl Registration {
             return;
         }
         match keys::resign(&self.etcd, &self.space, lease.id).await {
-            Ok(()) => warn!("registry not heard although the lease lives: candidacy given up"),
-            Err(error) => warn!(%error, "candidacy not given up: the registry is not heard"),
+            Ok(()) => warn!(
+                name: "registry-not-heard-although-the-lease-lives",
+                "registry not heard although the lease lives: candidacy given up"
+            ),
+            Err(error) => warn!(
+                name: "candidacy-not-given-up",
+                %error,
+                "candidacy not given up: the registry is not heard"
+            ),
         }
         *blind_since = Some(Instant::now() + Duration::from_secs(3600));
     }

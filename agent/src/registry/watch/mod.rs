@@ -123,9 +123,9 @@ impl Watch {
                 Ok(stream) => {
                     let (endpoint, revision) = (self.etcd.endpoint().to_string(), self.seen);
                     if std::mem::take(&mut troubled) {
-                        info!(endpoint, revision, "registry reached again");
+                        info!(name: "registry-reached-again", endpoint, revision, "registry reached again");
                     } else {
-                        debug!(endpoint, revision, "watch open");
+                        debug!(name: "watch-open", endpoint, revision, "watch open");
                     }
                     self.hold.restart();
                     self.follow(stream).await
@@ -138,8 +138,14 @@ impl Watch {
             if !std::mem::replace(&mut troubled, true) {
                 let (reason, why, endpoint) = (trouble.reason.as_str(), trouble.why, self.etcd.endpoint());
                 match self.roster.epoch {
-                    0 => warn!(reason, why, %endpoint, "registry not reached yet"),
-                    _ => warn!(reason, why, %endpoint, "watch lost"),
+                    0 => warn!(
+                        name: "registry-not-reached-yet",
+                        reason,
+                        why,
+                        %endpoint,
+                        "registry not reached yet"
+                    ),
+                    _ => warn!(name: "watch-lost", reason, why, %endpoint, "watch lost"),
                 }
             }
             self.etcd.move_on();
@@ -289,7 +295,13 @@ impl Watch {
         // Nodes that leave say so first; more than half, and more than one, do not vanish by themselves.
         if self.hold.is_over() && gone > 1 && gone > have {
             let hold_ms = VANISHED_HOLD.as_millis() as u64;
-            warn!(gone, have, hold_ms, "most nodes vanished at once: list held back");
+            warn!(
+                name: "most-nodes-vanished-at-once",
+                gone,
+                have,
+                hold_ms,
+                "most nodes vanished at once: list held back"
+            );
             self.hold.start(have + gone, VANISHED_HOLD);
             self.vanished.clear();
         }
@@ -304,7 +316,7 @@ impl Watch {
             let (key, revision, reason) = (rejection.shown(), rejection.revision, &rejection.reason);
             if self.rejected.get(&rejection.key) != Some(&revision) {
                 self.metrics.registry_refused.get_or_create(&label(reason)).inc();
-                warn!(key, revision, %reason, "entry skipped");
+                warn!(name: "entry-skipped", key, revision, %reason, "entry skipped");
                 self.rejected.insert(rejection.key, revision);
             }
         }

@@ -39,14 +39,14 @@ impl Watch {
             self.complain(why.clone());
             return Err(WatchEnd::new(WatchRestart::AddressRefused, why));
         }
-        info!(%ip, %endpoint, "own address");
+        info!(name: "own-address", %ip, %endpoint, "own address");
         self.outlets.address.send_replace(Some(ip));
         Ok(())
     }
 
     fn complain(&mut self, why: String) {
         if self.complaint.as_ref() != Some(&why) {
-            warn!(why, "own address in doubt");
+            warn!(name: "own-address-in-doubt", why, "own address in doubt");
             self.complaint = Some(why);
         }
     }

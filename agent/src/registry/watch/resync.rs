@@ -57,7 +57,7 @@ impl Watch {
             (next, seen, rejections) = self.read(self.roster.epoch).await?;
         }
         if let Some(why) = why {
-            warn!(reason = why.as_str(), revision = seen, "listed again");
+            warn!(name: "listed-again", reason = why.as_str(), revision = seen, "listed again");
             self.metrics.watch_restarts.get_or_create(&why).inc();
         }
         (self.roster, self.seen) = (next, seen);
@@ -88,7 +88,13 @@ impl Watch {
     async fn another_history(&mut self, why: &str) -> Result<(), WatchEnd> {
         let epoch = self.roster.epoch + 1;
         let (next, seen, rejections) = self.read(epoch).await?;
-        error!(why, was = self.seen, revision = seen, "registry has another history: registering anew");
+        error!(
+            name: "registry-has-another-history",
+            why,
+            was = self.seen,
+            revision = seen,
+            "registry has another history: registering anew"
+        );
         self.stale_life = self.roster.life().map(|life| life.id.clone());
         let floor = self.outlets.roster.borrow().rows().len();
         self.hold.start(floor, self.settings.hold);
@@ -122,7 +128,11 @@ impl Watch {
             (txn::modified_at(&key, found.mod_revision), txn::put(&key, life_value(&new_id())));
         match self.etcd.commit(2, &[guard], &[put], &[]).await {
             Ok(_) => self.stale_life = None,
-            Err(error) => warn!(%error, "the registry's life could not be replaced"),
+            Err(error) => warn!(
+                name: "the-registrys-life-could-not-be-replaced",
+                %error,
+                "the registry's life could not be replaced"
+            ),
         }
     }
 }

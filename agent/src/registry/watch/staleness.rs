@@ -37,11 +37,12 @@ pub async fn watch_contact(
             }
             if stale {
                 warn!(
+                    name: "registry-not-reached",
                     age_ms = age.as_millis() as u64,
                     "registry not reached: the list is marked stale and kept"
                 );
             } else {
-                info!("registry heard again: the list is fresh");
+                info!(name: "registry-heard-again", "registry heard again: the list is fresh");
             }
             contact.stale_since = stale.then(|| wall_before(age));
             true

@@ -58,7 +58,7 @@ impl Duty for WriteEvents {
         let mut stream = term.etcd.watch(start, end, roster.read_at + 1).await?;
         let mut log = Log { term, space, roster, kept };
         if let Some(gap) = gap {
-            warn!(reason = gap.reason, "history has a gap");
+            warn!(name: "history-has-a-gap", reason = gap.reason, "history has a gap");
             log.write(&[gap]).await?;
         }
         loop {
