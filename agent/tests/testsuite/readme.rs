@@ -209,17 +209,9 @@ fn operations_lists_the_log_events_and_no_other() {
     for file in files("agent/src", ".rs") {
         let text = read(&file);
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        for found in call.captures_iter(code) {
-            said.insert((
-                found[2].to_owned(),
-                if &found[1] == "info" {
-                    "info"
-                } else if &found[1] == "warn" {
-                    "warn"
-                } else {
-                    "error"
-                },
-            ));
+        for (_, [level, name]) in call.captures_iter(code).map(|found| found.extract()) {
+            let level = ["info", "warn", "error"].into_iter().find(|known| *known == level).unwrap();
+            said.insert((name.to_owned(), level));
         }
         let without =
             unnamed.find(code).map(|found| &code[found.start()..][..60.min(code.len() - found.start())]);

@@ -1,5 +1,6 @@
 //! Reading the whole range: for the first time, to compare, and anew.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -20,7 +21,7 @@ impl Watch {
     pub(super) async fn compare(&mut self) -> Result<(), WatchEnd> {
         let (start, end) = self.settings.space.range();
         match self.etcd.list(&start, &end, self.seen).await {
-            Ok(listing) if self.says_the_same(&listing) => {
+            Ok(listing) if says_the_same(self.roster.keys(), &listing) => {
                 self.outlets.heard.set(BootTime::now());
                 Ok(())
             }
@@ -37,7 +38,7 @@ impl Watch {
     pub(super) async fn resync(&mut self) -> Result<(), WatchEnd> {
         let (start, end) = self.settings.space.range();
         let why = match self.etcd.list(&start, &end, self.seen).await {
-            Ok(listing) if self.says_the_same(&listing) => return Ok(()),
+            Ok(listing) if says_the_same(self.roster.keys(), &listing) => return Ok(()),
             Ok(_) => WatchRestart::LostEvent,
             Err(error) if error.is_compacted() => WatchRestart::Compacted,
             Err(error) => return Err(unreachable(error)),
@@ -49,7 +50,7 @@ impl Watch {
     /// Lists afresh within the known history, or for the first time.
     pub(super) async fn relist(&mut self, why: Option<WatchRestart>) -> Result<(), WatchEnd> {
         let (mut next, mut seen, mut rejections) = self.read(self.roster.epoch.max(1)).await?;
-        if why.is_some_and(|why| self.contradicts(&next, seen, why)) {
+        if why.is_some_and(|why| contradicts((self.roster.keys(), self.seen), (next.keys(), seen), why)) {
             return self.another_history("keys differ from those already seen").await;
         }
         if self.roster.is_decimated_by(&next) {
@@ -65,23 +66,6 @@ impl Watch {
         self.outlets.epoch.send_replace(self.roster.epoch);
         self.publish();
         Ok(())
-    }
-
-    fn says_the_same(&self, listing: &Listing) -> bool {
-        let keys = self.roster.keys();
-        listing.entries.len() == keys.len()
-            && listing.entries.iter().all(|entry| keys.get(&entry.key) == Some(&entry.revision))
-    }
-
-    /// Whether a fresh list cannot come from the history known: its revision is lower, or a key that has not changed
-    /// since has another revision. Where an event was lost, only one that has gone back is proof.
-    fn contradicts(&self, next: &Roster, seen: i64, why: WatchRestart) -> bool {
-        let other = |(key, revision): (&Vec<u8>, &i64)| match self.roster.keys().get(key) {
-            Some(known) if why == WatchRestart::LostEvent => revision < known,
-            None if why == WatchRestart::LostEvent => false,
-            known => *revision <= self.seen && known != Some(revision),
-        };
-        seen < self.seen || next.keys().iter().any(other)
     }
 
     /// Drops everything known, and holds the list back until the nodes had time to register again.
@@ -139,4 +123,76 @@ impl Watch {
 
 fn unreachable(error: CallError) -> WatchEnd {
     WatchEnd::new(WatchRestart::Unreachable, error)
+}
+
+/// Every key of the range with its mod revision.
+type Keys = BTreeMap<Vec<u8>, i64>;
+
+fn says_the_same(known: &Keys, listing: &Listing) -> bool {
+    listing.entries.len() == known.len()
+        && listing.entries.iter().all(|entry| known.get(&entry.key) == Some(&entry.revision))
+}
+
+/// Whether a fresh list cannot come from the history known, each with the revision up to which it is complete: its
+/// revision is lower, or a key that has not changed since has another revision. Where an event was lost, only one that has
+/// gone back is proof.
+fn contradicts((known, seen): (&Keys, i64), (next, next_seen): (&Keys, i64), why: WatchRestart) -> bool {
+    let other = |(key, revision): (&Vec<u8>, &i64)| match known.get(key) {
+        Some(known) if why == WatchRestart::LostEvent => revision < known,
+        None if why == WatchRestart::LostEvent => false,
+        known => *revision <= seen && known != Some(revision),
+    };
+    next_seen < seen || next.iter().any(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Change, Put};
+
+    fn keys(known: &[(&str, i64)]) -> Keys {
+        known.iter().map(|(key, revision)| (key.as_bytes().to_vec(), *revision)).collect()
+    }
+
+    fn listing(entries: &[(&str, i64)]) -> Listing {
+        let put = || Some(Put { value: Vec::new(), create_revision: 1, lease: 0 });
+        let entry = |(key, revision): &(&str, i64)| Change {
+            key: key.as_bytes().to_vec(),
+            revision: *revision,
+            put: put(),
+        };
+        Listing { revision: 9, entries: entries.iter().map(entry).collect() }
+    }
+
+    #[test]
+    fn the_same_is_every_key_at_its_revision_and_no_other() {
+        let known = keys(&[("a", 2), ("b", 3)]);
+        assert!(says_the_same(&known, &listing(&[("a", 2), ("b", 3)])));
+        for other in
+            [&[("a", 2)][..], &[("a", 2), ("b", 4)], &[("a", 2), ("c", 3)], &[("a", 2), ("b", 3), ("c", 4)]]
+        {
+            assert!(!says_the_same(&known, &listing(other)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_compaction_only_what_is_younger_may_differ() {
+        let (known, why) = (keys(&[("a", 2), ("b", 3)]), WatchRestart::Compacted);
+        let against = |next: &[(&str, i64)], seen| contradicts((&known, 5), (&keys(next), seen), why);
+        assert!(!against(&[("a", 2), ("b", 3)], 5));
+        assert!(!against(&[("a", 2), ("b", 6), ("c", 7)], 8), "changed and added since");
+        assert!(!against(&[("a", 2)], 8), "deleted since: that leaves no trace");
+        assert!(against(&[("a", 2), ("b", 3)], 4), "its revision has gone back");
+        assert!(against(&[("a", 2), ("b", 4)], 8), "changed at a revision already seen");
+        assert!(against(&[("a", 2), ("b", 3), ("c", 5)], 8), "added at a revision already seen");
+    }
+
+    #[test]
+    fn where_an_event_was_lost_only_a_key_that_went_back_is_proof() {
+        let (known, why) = (keys(&[("a", 2), ("b", 4)]), WatchRestart::LostEvent);
+        let against = |next: &[(&str, i64)], seen| contradicts((&known, 5), (&keys(next), seen), why);
+        assert!(!against(&[("a", 2), ("b", 5), ("c", 3)], 8));
+        assert!(against(&[("a", 2), ("b", 3)], 8));
+        assert!(against(&[("a", 2), ("b", 4)], 4));
+    }
 }
