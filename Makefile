@@ -55,7 +55,7 @@ remove-unit: ## take that unit away again (as root)
 observe: ## Prometheus beside the fleet, with its alerts; docs/dashboards has Grafana's dashboard
 	@scripts/observe.sh
 
-logs: ## follow everybody's log
+# follow everybody's log#logs: ## follow the log of every container## follow everybody's log
 	@scripts/fleet.sh logs
 
 down: ## remove the containers, keep etcd's data
@@ -82,7 +82,7 @@ test-bare: ## the first commands on bare machines: Debian, plain Compose, Alpine
 test-long: ## what is worth more minutes than CI has: aarch64 under an emulator, bare machines with a package too few
 	@images/test-long.sh
 
-deny: ## licences, sources and bans of what is compiled in, and known holes where the database can be reached
+deny: ## licences, sources and bans of what is compiled in, and known vulnerabilities where the database can be reached
 	@images/deny.sh
 
 sbom: ## what the node's image is made of, as CycloneDX: target/sbom/node.cdx.json
@@ -112,7 +112,7 @@ demo: ## a tour of about three minutes: break everything while k6 counts what cl
 break: ## make break FAULT=kill (at random without): one fault of the running fleet, and what clients noticed
 	@scripts/break.sh $(FAULT)
 
-load: ## make load SCENARIO=kill: load a fleet of its own, break it, ask who agrees (ARGS='--rate 200 --runs 5')
+load: ## make load SCENARIO=kill: load a fleet of its own, break it, ask what agrees (ARGS='--rate 200 --runs 5')
 	@images/build.sh
 	@loadtest/run.sh $(or $(SCENARIO),smoke) $(ARGS)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What may be compiled in: licences, bans and sources always, known holes where their database can be reached.
+# What may be compiled in: licences, bans and sources always, known vulnerabilities (RUSTSEC advisories) where their database can be reached.
 # images/deny.sh; the rules are in deny.toml.
 set -euo pipefail
 # shellcheck source=images/steps.sh
@@ -15,5 +15,5 @@ deny=("$CACHE/tools/bin/cargo-deny" --locked --log-level warn check --hide-inclu
 if timeout 120 git ls-remote --exit-code https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then
   "${deny[@]}" advisories
 else
-  warn "known holes were not looked for: the database at github.com/RustSec/advisory-db cannot be reached"
+  warn "known vulnerabilities were not looked for: the database at github.com/RustSec/advisory-db cannot be reached"
 fi

@@ -60,7 +60,7 @@ get_etcd() {
   keep etcd "$tree/usr/bin/etcd"
   keep etcdctl "$tree/usr/bin/etcdctl"
   if [[ $("$BIN/etcd" --version) == *" 3.5.16"* ]]; then
-    warn "etcd 3.5.16 does not protect leases: whoever reaches its port may renew or revoke a foreign one"
+    warn "etcd 3.5.16 does not protect leases: any client that reaches its port may renew or revoke a foreign one"
   fi
   done_with etcd 3.5 "$("$BIN/etcd" --version | awk 'NR == 1 { print $3 }')"
 }

@@ -7,7 +7,7 @@ set -euo pipefail
 # shellcheck source=images/steps.sh
 source "$(dirname "$0")/steps.sh"
 
-# Both by the CycloneDX project itself. A newer one is taken when somebody has looked at it.
+# Both by the CycloneDX project itself. A newer one is taken after a review.
 CARGO_CYCLONEDX=0.5.9
 PYTHON_LIB=11.12.0
 TARGET=$(uname -m)-unknown-linux-musl

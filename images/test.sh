@@ -88,7 +88,7 @@ test_lint() {
   "$CACHE/parts/bin/promtool" test rules docs/alerts/muster.rules.test.yaml >"$CACHE/promtool.log" 2>&1 ||
     fail "the alert rules: $(cat "$CACHE/promtool.log")"
   images/workflows.sh
-  # Minutes to compile, so only where somebody has done it: docs/decisions/supply-chain-checks.md.
+  # Minutes to compile, so only where it has been done before: docs/decisions/supply-chain-checks.md.
   if [[ -x $CACHE/tools/bin/cargo-deny ]]; then
     images/deny.sh
   else

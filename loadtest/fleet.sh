@@ -2,7 +2,7 @@
 # Sourced beside scripts/lib.sh: the fleet under load. PROJECT is its Compose project, URL where Envoy is reached,
 # ADDRESS the same as variables, COMPOSE the command.
 
-# A project and a port that nobody else has.
+# A project and a port of its own.
 fleet_new() {
   local port
   for port in $(shuf -i 20000-32000 -n 50); do

@@ -15,7 +15,7 @@ source "$(dirname "$0")/report.sh"
 HERE=$ROOT/loadtest
 K6=$CACHE/parts/bin/k6
 SCENARIOS="smoke steady knee scale stop kill pause leader etcd list soak edge-kill edge-stop roll"
-# How long everybody may take to agree after the load: a lease's 5 s, an etcd election on top, a busy machine.
+# How long all parts may take to agree after the load: a lease's 5 s, an etcd election on top, a busy machine.
 PATIENCE=${MUSTER_PATIENCE:-60}
 
 usage() {

@@ -46,7 +46,7 @@ main() {
 # By root's certificate: a snapshot is the whole database, with etcd's users.
 backup() {
   file=${file:-$ROOT/muster-$(date -u +%Y%m%dT%H%M%SZ).db}
-  [ ! -e "$file" ] || fail "$file is there already: another name, please"
+  [ ! -e "$file" ] || fail "$file exists already: choose another file name"
   if ! [ -d "${file%/*}" ] || ! [ -w "${file%/*}" ]; then fail "${file%/*} is no directory that can be written"; fi
   endpoint=$(healthy_member)
   # A volume takes the owner of the image's own directory, so that the program may write there.

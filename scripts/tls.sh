@@ -61,7 +61,7 @@ tls_file() {
   path=$(optional "$1")
   [ -n "$path" ] || fail "TLS needs MUSTER_TLS_CERT and MUSTER_TLS_KEY, and $1 is not set"
   case $path in /*) ;; *) path=$ROOT/${path#./} ;; esac
-  case $path in *\"* | *\\* | *:*) fail "$1 names $path: a path without quotes, backslashes and colons, please" ;; esac
+  case $path in *\"* | *\\* | *:*) fail "$1 names $path: expected a path without quotes, backslashes and colons" ;; esac
   printf '%s\n' "$path"
 }
 

@@ -1,4 +1,4 @@
-//! Pauses before something is tried again: growing, and jittered, so that those who failed together do not come back
+//! Pauses before something is tried again: growing, and jittered, so that clients that failed together do not come back
 //! together.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Waiting on latest-value channels ([`tokio::sync::watch`]), whose other end is gone only when the agent stops: whoever
+//! Waiting on latest-value channels ([`tokio::sync::watch`]), whose other end is gone only when the agent stops: a task that
 //! waits then is about to be dropped and must not go on.
 
 use tokio::sync::watch::Receiver;

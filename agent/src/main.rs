@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn refuse(wrong: &str) -> ExitCode {
-    // Nobody is left to tell when stderr is closed.
+    // When stderr is closed, there is no place left for the message.
     _ = Cli::wrong(wrong).print();
     USAGE.into()
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-/// Everybody may read what is published; nginx's workers need not be who the agent is.
+/// World-readable: nginx's workers may run as another user than the agent.
 pub const MODE: u32 = 0o644;
 /// How the names of temporary files begin: a dotfile, which nginx does not serve, and a name that a later life of the agent
 /// may delete.

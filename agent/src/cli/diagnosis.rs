@@ -14,14 +14,14 @@ pub(super) enum FaultKind {
     NobodyLeads,
     UnreadableKeys,
     FileDiffers,
-    /// The node answers, with something that is no list, or nobody answers.
+    /// No answer, or one that is no list.
     FileAbsent,
     FileUnknown,
     NoEnvoy,
     EnvoyNotConnected,
     EnvoyRejects,
     EnvoyBehind,
-    /// Its nginx, to those who are sent there.
+    /// A node to which Envoy routes.
     NodeDoesNotAnswer,
     SiteNotServed,
 }

@@ -55,7 +55,7 @@ pub fn completion(shell: clap_complete::Shell) -> anyhow::Result<u8> {
     Ok(FINE)
 }
 
-/// The registry as the flags have it, for one command: nobody reads what is counted.
+/// The registry as the flags have it, for one command, whose metrics are not exported.
 fn registry(flags: &RegistryFlags) -> Result<Etcd, Wrong> {
     let tls = flags.tls_dir.as_ref().map(|dir| Tls::load(dir, Needs::Etcd, unix_now())).transpose()?;
     Ok(Etcd::new(&flags.etcd, 0, tls, Metrics::new("", "")))

@@ -1,4 +1,4 @@
-//! Which node is meant by what somebody typed, and asking before something is done to it.
+//! Selects the node that an argument names, and asks before something is done to it.
 
 use std::io::{BufRead, IsTerminal, Write};
 

@@ -156,7 +156,7 @@ fn envoy(survey: &Survey, line: &Line) -> String {
     }
 }
 
-/// What a person should know: all that is wrong, and the marks, which somebody has wanted so.
+/// Lines below the table: everything that is wrong, and the operators' marks.
 fn exceptions(survey: &Survey) -> Vec<String> {
     let mut said = faults(survey);
     for (name, mark) in survey.roster.marks() {

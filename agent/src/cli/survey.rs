@@ -70,7 +70,7 @@ pub(super) enum File {
         revision: i64,
         how: String,
     },
-    /// There is none: nobody answers there, or with something else.
+    /// There is none: no answer, or one that is no list.
     Absent {
         why: String,
     },

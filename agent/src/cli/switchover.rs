@@ -69,7 +69,7 @@ pub fn run(flags: &SwitchoverFlags) -> Result<u8> {
     })
 }
 
-/// Who leads and who is to; refused while something is not well, because a change of leader then makes it worse.
+/// The present leader and the next one. Refused while something is not well: a change of leader then makes it worse.
 fn chosen<'a>(survey: &'a Survey, to: Option<&str>) -> Result<(&'a Candidate, &'a Candidate), String> {
     let leader = survey.leader().ok_or("nobody leads: the next in line takes it up by itself")?;
     let to = match to {

@@ -25,7 +25,7 @@ struct Findings {
     unknown: Vec<String>,
 }
 
-/// Compares, and again until everybody agrees or the time is over: what changes just now is no difference.
+/// Compares until all parts agree or the time is over: a change that is under way is no difference.
 ///
 /// # Errors
 /// The runtime cannot be made, the certificates cannot be used, or standard output is closed.
@@ -55,7 +55,7 @@ pub fn run(flags: &VerifyFlags) -> Result<u8> {
     })
 }
 
-/// That nobody serves, or is routed to, is no difference.
+/// That no node serves, or is routed to, is no difference between the parts.
 fn findings(survey: Survey) -> Findings {
     let faults = diagnose(&survey).into_iter().filter(|fault| fault.kind != FaultKind::NoNodeServes);
     let (unknown, differences): (Vec<_>, Vec<_>) = faults.partition(|fault| fault.kind.is_unknown());

@@ -142,7 +142,7 @@ fn endpoints(registry: &RegistryFlags) -> Result<(), String> {
     Ok(())
 }
 
-/// In the clear etcd knows nobody, so nobody could be let in.
+/// Without TLS etcd cannot tell its clients apart, so users and roles would lock out all of them.
 fn root_of_etcd(registry: &RegistryFlags) -> Result<(), String> {
     if registry.tls_dir.is_none() {
         return Err(

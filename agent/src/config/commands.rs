@@ -64,7 +64,7 @@ pub enum EventsOutput {
 pub struct VerifyFlags {
     #[command(flatten)]
     pub fleet: FleetFlags,
-    /// How long everybody may take to agree, in seconds (0 to 600)
+    /// How long all parts may take to agree, in seconds (0 to 600)
     #[arg(long, default_value = "2", value_parser = wait, value_name = "SECONDS")]
     pub wait: Duration,
     /// How it is printed
@@ -109,7 +109,7 @@ pub struct MarkFlags {
 pub struct DrainFlags {
     #[command(flatten)]
     pub mark: MarkFlags,
-    /// Why, for those who look at it later
+    /// The reason, shown by `status` and on the page
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub why: String,
     /// Also the last node that requests are sent to
@@ -121,7 +121,7 @@ pub struct DrainFlags {
 pub struct SwitchoverFlags {
     #[command(flatten)]
     pub fleet: FleetFlags,
-    /// Who is to lead: its name, the beginning of its id, or its address [default: the next in line]
+    /// The node that is to lead: its name, the beginning of its id, or its address [default: the next in line]
     #[arg(long, value_name = "NODE")]
     pub to: Option<String>,
     /// How long it may take, in seconds (0 to 600)
@@ -138,13 +138,13 @@ pub struct Awaited {
     /// This node is routed to; may be repeated
     #[arg(long, value_parser = name, value_name = "NAME")]
     pub node: Vec<String>,
-    /// Nobody with this address is registered; may be repeated
+    /// No node with this address is registered; may be repeated
     #[arg(long, value_name = "IP")]
     pub gone: Vec<std::net::Ipv4Addr>,
     /// This Envoy is connected to the leader and has acknowledged what the registry says now; may be repeated
     #[arg(long, value_parser = name, value_name = "ID")]
     pub envoy: Vec<String>,
-    /// Somebody leads
+    /// A node leads
     #[arg(long)]
     pub leader: bool,
 }

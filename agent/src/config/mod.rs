@@ -74,7 +74,7 @@ pub enum CliCommand {
     Edge(EdgeFlags),
     /// Exit 0 when this node's agent and nginx answer, 1 otherwise
     Healthcheck(HealthFlags),
-    /// Show who is registered, who leads, and whether every node serves the same list
+    /// Show the registered nodes, the leader, and whether every node serves the same list
     Status(StatusFlags),
     /// Print what happened, one line a change
     Events(EventsFlags),
@@ -176,7 +176,7 @@ pub struct RunFlags {
     /// This node's name [default: the host name, which in a container is its short id]
     #[arg(long, env = "MUSTER_NAME", value_parser = name)]
     pub name: Option<String>,
-    /// Time to live of the lease in seconds: how long a node whose end nobody saw stays listed (2 to 60)
+    /// Time to live of the lease in seconds: how long a node stays listed whose crash was not detected otherwise (2 to 60)
     #[arg(long, env = "MUSTER_TTL", default_value = "5", value_parser = ttl, value_name = "SECONDS")]
     pub ttl: Duration,
     /// Address to register: an IPv4 address, a network the node has an address in, or an interface

@@ -40,7 +40,7 @@ pub enum PkiCommand {
     Show(PkiShowFlags),
     /// Replace certificates and their keys; the authorities stay
     Renew {
-        /// Whose: etcd1, agent, envoy and so on [default: everybody's]
+        /// The service: etcd1, agent, envoy and so on [default: all]
         #[arg(value_name = "SERVICE")]
         services: Vec<String>,
         /// What members are reached as from now on [default: as their certificates say]

@@ -1,4 +1,4 @@
-//! Envoy's admin interface, a socket file: whoever reaches it can stop Envoy.
+//! Envoy's admin interface, a socket file and no port: access to it is enough to stop Envoy.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::http;
 
 /// Longest answer read: the counters of a few listeners and clusters are some hundred KB.
 const BODY_LIMIT: usize = 16 << 20;
-/// Longest wait for an answer that nobody's life hangs on.
+/// Longest wait for an answer by which Envoy is not judged.
 const BOUND: Duration = Duration::from_secs(1);
 /// The same for all counters at once. Below Prometheus' own bound for a scrape, 4 s here: this agent's metrics must still
 /// arrive when Envoy is silent.

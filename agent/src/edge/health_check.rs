@@ -1,4 +1,4 @@
-//! Asks Envoy again and again whether it is ready, says so to those who ask this agent, and kills one that is silent.
+//! Polls Envoy's readiness, keeps `/readyz` and the metrics current with it, and kills an Envoy that is silent.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const RULES: Rules = Rules {
     start: Duration::from_secs(30),
 };
 
-/// The one who asks.
+/// Polls one Envoy.
 pub(super) struct HealthCheck {
     pub(super) admin: Admin,
     pub(super) served: Service,

@@ -171,7 +171,7 @@ impl Edge {
     async fn leave(&self, signal: Signal, signals: &mut UnboundedReceiver<Signal>) -> u8 {
         let bound = self.flags.drain_timeout();
         info!(name: "leaving", signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
-        // Who drains is not ready, and an Envoy that is silent now is stopped soon anyway.
+        // An Envoy that drains is not ready, and one that is silent now is stopped soon anyway.
         self.vigil.abort();
         self.metrics.envoy_ready.set(0);
         self.health.send_modify(|health| health.ready = Err("leaving".into()));

@@ -41,7 +41,7 @@ pub struct Through {
     pub missing: Vec<String>,
 }
 
-/// Who is connected and who is still expected, from one leader's beginning. `now` is the time since then.
+/// Which Envoys are connected and which are still expected, from one leader's beginning. `now` is the time since then.
 #[derive(Clone, Debug)]
 pub struct Acknowledgements {
     streams: BTreeMap<u64, AdsStream>,
@@ -61,7 +61,7 @@ impl Acknowledgements {
     /// The streams as they are now, by their number.
     pub fn update(&mut self, streams: BTreeMap<u64, AdsStream>, now: Duration) {
         let ended = self.streams.iter().filter(|(number, _)| !streams.contains_key(number));
-        // One that never said who it is may be any Envoy: it is expected under its number.
+        // A stream without a node id may be any Envoy: it is expected under its number.
         let named = |(number, stream): (&u64, &AdsStream)| {
             stream.envoy.clone().unwrap_or_else(|| format!("?{number}"))
         };
@@ -77,7 +77,7 @@ impl Acknowledgements {
         self.streams = streams;
     }
 
-    /// How far everybody is when `applied` is what the leader itself has applied.
+    /// How far all Envoys are when `applied` is what the leader itself has applied.
     pub fn through(&self, applied: i64, now: Duration) -> Through {
         let name = |(number, stream): (&u64, &AdsStream)| {
             stream.envoy.clone().unwrap_or_else(|| format!("?{number}"))

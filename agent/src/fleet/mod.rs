@@ -1,4 +1,4 @@
-//! The fleet as a value: who is in it, who leads it, and how one change of the registry becomes the next value.
+//! The fleet as a value: its nodes, its leader, and how one change of the registry becomes the next value.
 //!
 //! Everything here is pure: no I/O, no clock, nothing that can fail.
 

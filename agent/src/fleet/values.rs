@@ -12,7 +12,7 @@ use super::events::Event;
 use super::names::MAX_TEXT_BYTES;
 use super::node::{Mark, Node, NodeState, Ports};
 
-/// Values longer than this are refused unread: a node's own is under 400 bytes. Whoever reads the registry may drop
+/// Values longer than this are refused unread: a node's own is under 400 bytes. A reader of the registry may drop
 /// what follows the first byte too many.
 pub const MAX_VALUE_BYTES: usize = 4096;
 /// The only version there is.

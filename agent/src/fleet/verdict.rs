@@ -26,7 +26,7 @@ pub enum Subject {
 /// What probing found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// Closed, and nobody answers as this instance: dead beyond doubt.
+    /// Closed, and no answer comes from this instance: dead beyond doubt.
     Dead,
     /// Only silence: the lease has to say whether it lives.
     Silent,

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 pub enum Format {
     /// Prometheus' own, version 0.0.4: what `curl` gets.
     Prometheus,
-    /// OpenMetrics 1.0.0, for who asks for it.
+    /// OpenMetrics 1.0.0, for scrapers whose Accept header asks for it.
     OpenMetrics,
 }
 

@@ -2,7 +2,7 @@
 //! A node counts in [`Metrics`], `muster edge` in [`EdgeMetrics`].
 //!
 //! Every series is there from the start with 0, so that an alert on its growth sees the first event too.
-//! Times are timestamps and not ages: an age that nobody refreshes would stand still and look young.
+//! Times are timestamps and not ages: an age that is not refreshed would stand still and look young.
 
 mod edge;
 mod exposition;

@@ -205,8 +205,8 @@ pub fn can_name(path: &Path) -> bool {
     path.to_str().is_some_and(|text| !text.is_empty() && !text.contains(|c: char| c == '$' || c.is_control()))
 }
 
-/// As root, workers would drop to a user chosen when nginx was built, who may not exist here or not read the files:
-/// they stay who the agent is. Everywhere else the directive is refused anyway.
+/// As root, workers would drop to a user chosen when nginx was built, which may not exist here or not read the files:
+/// they keep the agent's user. Everywhere else the directive is refused anyway.
 fn own_user() -> String {
     let names = || {
         let user = User::from_uid(geteuid()).ok()??;

@@ -1,4 +1,4 @@
-//! How much one nginx takes on at all, whoever asks.
+//! Limits of one nginx over all clients.
 
 /// Totals of a node, and not of a client: all its requests come from Envoy, and a limit for each client would be one for
 /// Envoy. What is above them is answered 503 with `x-envoy-ratelimited`, which Envoy does not repeat on another node: an

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::nginx::holds_a_file;
 
-/// Between two looks. Whoever has just replaced a site looks at it, and then at the log.
+/// Between two looks. An operator who has just replaced a site looks at it, and then at the log.
 const EVERY: Duration = Duration::from_secs(5);
 /// Most files of which it is asked whether they may be read; a site may hold anything.
 const MAX_ASKED: usize = 1_000;

@@ -76,7 +76,7 @@ impl Publisher {
     /// # Errors
     /// The old files stay as they were, and no temporary file is left.
     pub fn publish(&self, files: &ListFiles) -> Result<Vec<Written>, PublishError> {
-        // The page last: who sees it reload finds the files it links to as new as itself.
+        // The page last: a browser that has just reloaded it finds the files that it links to as new as the page.
         self.replace(&[
             (ListFile::IpsJson, &files.ips_json),
             (ListFile::IpsTxt, &files.ips_txt),
@@ -129,7 +129,7 @@ impl Publisher {
     }
 
     fn temporary(&self, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
-        // Somebody may have removed the directory under a running agent.
+        // The directory may have been removed under a running agent.
         fs::create_dir_all(&self.dir)?;
         replace::temporary(&self.dir, bytes)
     }

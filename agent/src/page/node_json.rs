@@ -12,7 +12,7 @@ use super::render::json;
 use super::writer::{Attempt, Writer};
 use crate::metrics::{ListFile, Metrics};
 
-/// Between two writings: who polls once a second sees each.
+/// Between two writings: a client that polls once a second sees each.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The file's content; the order of the fields is the order in the file. Times are RFC 3339 in UTC, by this node's own

@@ -19,7 +19,7 @@ const RESERVED: [&str; 8] =
 const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 253;
 
-/// Who signs. A certificate of one is worth nothing where another is asked for.
+/// The certificate authorities. A certificate of one is refused where another is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Authority {
     /// etcd's clients, and its members towards them.
@@ -62,20 +62,20 @@ pub struct CertificateSubject {
     pub usage: Usage,
 }
 
-/// Who gets a directory of its own.
+/// The services that get a directory of certificates each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Consumer {
     Member(Member),
     Agent,
     Envoy,
     Operator,
-    /// Reads etcd's own metrics, which etcd gives to everybody with a certificate, and no key: it is no user's.
+    /// Reads etcd's own metrics, which etcd gives to every client with a certificate, and no key: its name is no etcd user.
     Prometheus,
     Root,
 }
 
 impl Consumer {
-    /// Everybody but etcd's members.
+    /// All but etcd's members.
     pub const OTHERS: [Self; 5] = [Self::Agent, Self::Envoy, Self::Operator, Self::Prometheus, Self::Root];
 
     /// Name of its directory.

@@ -190,7 +190,7 @@ pub fn moment(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| format!("{seconds}"), |at| at.to_string())
 }
 
-/// What a certificate says that somebody showed.
+/// What a certificate says that a peer has presented.
 pub fn shown_facts(certificate: &CertificateDer<'_>) -> Facts {
     X509Certificate::from_der(certificate).map(|(_, parsed)| facts(&parsed)).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
 //! Directories of certificates, each swapped as a whole: `<service>/current` is a link to the newest generation beside
-//! it, and whoever has resolved it reads one generation to the end.
+//! it, and a reader that has resolved it reads one generation to the end.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ const UNFINISHED: &str = ".unfinished";
 #[derive(Clone, Debug)]
 pub struct Store {
     pub dir: PathBuf,
-    /// Who gets what is made; only root can give it away.
+    /// Owner of the files; only root can give files away.
     pub owner: u32,
 }
 
@@ -27,7 +27,7 @@ pub struct Store {
 pub type Files = Vec<(String, Vec<u8>)>;
 
 impl Store {
-    /// Nobody else makes certificates here until it is dropped.
+    /// No other process makes certificates here until it is dropped.
     ///
     /// # Errors
     /// [`Wrong::Unwritable`].
@@ -66,7 +66,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Makes `files` what a service has, at once. The generation before stays for whoever still reads it.
+    /// Makes `files` what a service has, at once. The generation before stays for readers that still use it.
     ///
     /// # Errors
     /// [`Wrong::Unwritable`].
@@ -138,7 +138,7 @@ impl Store {
         made().map_err(|error| unwritable(dir, &error))
     }
 
-    /// By the open file and not by its name: the directory is the new owner's, who could put a link in its place.
+    /// By the open file and not by its name: the directory belongs to the new owner, which could put a link in its place.
     fn give(&self, file: &File) -> io::Result<()> {
         if geteuid().is_root() { fchown(file, Some(self.owner), Some(self.owner)) } else { Ok(()) }
     }

@@ -23,9 +23,9 @@ use crate::clock::unix_now;
 /// A stream with TLS on it.
 pub type TlsStream<IO> = tokio_rustls::TlsStream<IO>;
 
-/// How long whoever was refused may take to hear it.
+/// How long a refused peer may take to receive the TLS alert.
 const LAST_WORD: Duration = Duration::from_millis(500);
-/// Who the other side is, by the names in its certificate.
+/// The peer's role, by the names in its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerRole {
     Agent,
@@ -129,11 +129,11 @@ impl Tls {
 }
 
 impl PeerRole {
-    /// Of whoever is at the other end.
+    /// The role of a stream's peer, from its certificate.
     pub fn of<IO>(stream: &TlsStream<IO>) -> Self {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let facts = certificates.first().map(shown_facts).unwrap_or_default();
-        // A session that is resumed brings along who it was, and TLS does not ask again whether that one has ended.
+        // A resumed session brings its certificate along, and TLS does not check again whether that has expired.
         if facts.to < unix_now() {
             return Self::Other(format!("nobody since {}", moment(facts.to)));
         }

@@ -1,4 +1,4 @@
-//! [`Door`]: who comes in at the control port. A connection without a certificate of this fleet never gets to a
+//! [`Door`]: accepts connections on the control port. A connection without a certificate of this fleet never gets to a
 //! service, and a service takes one role alone.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use crate::pki::tls::{PeerRole, Tls, TlsFailure};
 /// Longest handshake, and how many may go on at a time: the rest wait in the kernel.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
 const MAX_HANDSHAKES: usize = 256;
-/// Whoever knocks in a loop is told of this often.
+/// A peer that is refused in a loop is logged this often.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// After an accept that failed, for want of descriptors mostly.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -43,7 +43,7 @@ impl Door {
         Self { tls, told: Arc::default() }
     }
 
-    /// Everybody who comes in. Handshakes go on side by side, so that a slow one holds up nobody.
+    /// The accepted connections. Handshakes run concurrently, so that a slow one delays no other.
     pub(super) fn incoming(
         &self,
         listener: TcpListener,

@@ -32,7 +32,7 @@ pub struct LeaderStreamEnded {
     pub at: Instant,
 }
 
-/// Attends whoever leads.
+/// Holds a presence stream to the present leader.
 pub struct AttendLeader {
     pub dial: Dial,
     pub instance: String,
@@ -76,7 +76,7 @@ impl AttendLeader {
         }
     }
 
-    /// Attends until the stream ends or somebody else leads; how it ended, if it ended by itself.
+    /// Holds the stream until it ends or another node leads; how it ended, if it ended by itself.
     async fn attend(&mut self, leader: &Candidate) -> Option<Ending> {
         let closed = Closed::default();
         let opened = open(&self.dial, leader.control, &self.instance, closed.clone()).await;
@@ -93,7 +93,7 @@ impl AttendLeader {
                     Err(_) => return Some(if closed.by_peer() { Ending::Closed } else { Ending::Silent }),
                 },
                 changed = self.roster.changed() => {
-                    // A leader that registers again, because its nginx was restarted, is left by nobody: all at once
+                    // A leader that registers again, because its nginx was restarted, keeps its streams: all at once
                     // would look to it as if it were cut off.
                     let leads = self.roster.borrow_and_update().leader().is_some_and(|now| now.is(leader));
                     if changed.is_err() || !leads {
@@ -128,6 +128,6 @@ async fn open(
 }
 
 async fn say_goodbye(words: &mpsc::Sender<Attendance>, instance: &str) {
-    // Nobody to hear it is as good as a goodbye.
+    // Without a receiver the goodbye is not needed.
     _ = words.send(Attendance { instance: instance.to_owned(), goodbye: true }).await;
 }

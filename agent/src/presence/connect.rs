@@ -11,7 +11,7 @@ use tower::service_fn;
 use super::transport::{Closed, Watched, Wire};
 use crate::pki::tls::Tls;
 
-/// Pings: one who is frozen answers none.
+/// HTTP/2 pings: a frozen peer answers none.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for a connection, its handshake included.
@@ -25,7 +25,7 @@ pub struct Dial {
 
 impl Dial {
     /// # Errors
-    /// Nobody listens, or TLS does not come about ([`crate::pki::tls::Trouble::of`]).
+    /// The connection is refused, or the TLS handshake fails ([`crate::pki::tls::Trouble::of`]).
     pub(super) async fn connect(&self, address: SocketAddrV4, closed: Closed) -> Result<Channel, Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(CONNECT_TIMEOUT)

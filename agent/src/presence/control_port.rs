@@ -27,7 +27,7 @@ const MAX_STREAMS: u32 = 64;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Serves until `close` is cancelled. The port is open before this node is a candidate. With `tls`, Envoy may open
-/// ADS and nothing else, agents may ask for presence and nothing else, and nobody else anything.
+/// ADS and nothing else, agents may ask for presence and nothing else, and every other peer is refused.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,

@@ -1,4 +1,4 @@
-//! Who looks into an end: the leader into its nodes', the candidates behind it into the leader's.
+//! The failure detector: after the end of a presence stream the leader probes the node, and the next candidates probe the leader.
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -184,7 +184,7 @@ async fn look_into_leader(
     }
 }
 
-/// 0 for the candidate next in line after the leader; `None` for the leader itself and for who is no candidate.
+/// 0 for the candidate next in line after the leader; `None` for the leader itself and for an instance that is no candidate.
 fn place_in_line(roster: &Roster, instance: &str) -> Option<u32> {
     let line = roster.line();
     let place = line.iter().position(|candidate| candidate.instance == instance)?;

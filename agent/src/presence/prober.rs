@@ -20,7 +20,7 @@ const ASKED_AT: [Duration; 3] = [Duration::ZERO, Duration::from_millis(10), Dura
 const QUICK: Duration = Duration::from_millis(20);
 const PATIENT: Duration = Duration::from_millis(150);
 const PATIENT_QUESTIONS: u32 = 2;
-/// A question that took this much longer than its bound says that this agent was not running, not that nobody answered.
+/// A question that took this much longer than its bound says that this agent was not running, and nothing about the other side.
 const LATE: Duration = Duration::from_millis(50);
 /// Questions in all, those that came late included.
 const MAX_QUESTIONS: u32 = 20;
@@ -30,7 +30,7 @@ const MAX_QUESTIONS: u32 = 20;
 pub enum Reply {
     /// Answered, as the instance asked for.
     Alive,
-    /// Refused, reset, or answered by somebody else: the instance is not there.
+    /// Refused, reset, or answered by another instance: the instance is not there.
     Gone,
     /// No answer in time.
     None,
@@ -42,9 +42,9 @@ pub enum Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
     Alive,
-    /// Somebody else is there, or nobody listens.
+    /// Another instance answered, or the connection was refused.
     Gone,
-    /// Whoever listens does not answer.
+    /// The connection is accepted, and there is no answer.
     Mute,
 }
 
@@ -74,7 +74,7 @@ pub async fn inquire<F: Future<Output = Reply>>(ask: impl Fn(Duration) -> F) -> 
     if unanswered < PATIENT_QUESTIONS { ProbeOutcome::Alive } else { ProbeOutcome::Mute }
 }
 
-/// Asks nginx's `/healthz` who is there.
+/// Asks nginx's `/healthz` which instance it belongs to.
 pub async fn ask_nginx(address: SocketAddrV4, instance: &str, bound: Duration) -> Reply {
     let began = Instant::now();
     let outcome = probe(SocketAddr::V4(address), "/healthz", bound).await;

@@ -1,4 +1,4 @@
-//! The leader's end of presence: who attends, and how each stream ends.
+//! The leader's end of presence: which instances have a stream open, and how each stream ends.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

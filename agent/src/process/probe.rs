@@ -1,4 +1,4 @@
-//! Asking over HTTP whether somebody serves: an answer, not a connect, because the kernel accepts for a hung process.
+//! Probes over HTTP. A probe needs an answer and not only a connection: the kernel accepts connections for a hung process.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,10 +32,10 @@ pub struct ProbeAnswer {
 
 #[derive(Debug, Error)]
 pub enum ProbeError {
-    /// Nobody listens there.
+    /// No socket listens there.
     #[error("connection refused")]
     Refused,
-    /// Somebody listened, and is gone.
+    /// The connection was accepted and then reset.
     #[error("connection reset")]
     Reset,
     /// Accepted and closed in order, without an answer.

@@ -38,7 +38,7 @@ const READ_BOUND: Duration = Duration::from_secs(2);
 /// A start without an answer for so long has failed.
 const START_BOUND: Duration = Duration::from_secs(10);
 
-/// Why nobody answers after a stop: no news.
+/// Why there is no answer after a stop: expected, and logged at debug level only.
 const OVER: &str = "it has ended";
 
 /// What is asked.

@@ -19,7 +19,7 @@ pub enum OnExit {
     Exit,
 }
 
-/// Who gets a signal.
+/// Which processes a signal is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// The child alone, as nginx expects: its master tells the workers.

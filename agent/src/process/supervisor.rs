@@ -1,7 +1,7 @@
 //! All children: one thread that lives as long as the process forks them and reaps them.
 //!
 //! One thread for both, because PR_SET_PDEATHSIG fires when the forking thread ends, and because nothing can then be
-//! reaped before it is known. Ends are handed out by pid; who was re-parented to the agent is reaped in silence.
+//! reaped before it is known. Ends are handed out by pid; an orphan that was re-parented to the agent is reaped without a message.
 //! Rejected: `waitpid` beside `std::process` or `tokio::process` (they lose their children to it, measured).
 
 use std::collections::HashMap;
@@ -76,7 +76,7 @@ impl Supervisor {
     ///
     /// Call it first thing in `main`, before any thread exists and before the async runtime: what is sent to the agent
     /// until then meets the default dispositions, and the calling thread's signal mask is what children get.
-    /// Can be called once in a process. From then on nobody else may wait for children: no `std::process::Command`.
+    /// Can be called once in a process. From then on nothing else may wait for children: no `std::process::Command`.
     pub fn start() -> io::Result<(Self, async_mpsc::UnboundedReceiver<Signal>)> {
         static STARTED: AtomicBool = AtomicBool::new(false);
         if STARTED.swap(true, Ordering::SeqCst) {
@@ -148,7 +148,7 @@ impl Supervisor {
         self.children.lock().known(leader).and_then(|()| killpg(leader, signal))
     }
 
-    /// Kills a child's process group until nobody is left in it, dead and unreaped ones included.
+    /// Kills a child's process group until the group is empty, zombies included.
     ///
     /// Meant for right after the child's end too: while the group has a member its number cannot be given away.
     pub async fn kill_group_and_wait(&self, leader: Pid, bound: Duration) -> Result<(), GroupLingers> {
@@ -188,7 +188,7 @@ impl Children {
         Ok(Child { pid, exit, output })
     }
 
-    /// Reaps until nobody is left: one SIGCHLD may stand for any number of ends.
+    /// Reaps until no zombie is left: one SIGCHLD may stand for any number of ends.
     fn reap(&self) {
         let mut register = self.lock();
         while let Some((pid, exit)) = fork::reap_one() {

@@ -28,7 +28,7 @@ pub enum Heard {
     Ready,
     /// It answered something else.
     NotReady,
-    /// Nobody listens, or no answer in time, or none that counts as one.
+    /// Connection refused, no answer in time, or an answer that does not count.
     Nothing,
 }
 

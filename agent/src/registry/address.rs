@@ -57,7 +57,7 @@ pub fn allowed_networks(allow: &[Allow], ip: Ipv4Addr) -> Vec<Ipv4Net> {
     allow.iter().filter_map(Allow::network).chain(own).collect()
 }
 
-/// The network of the interface that holds `ip`; a network of nobody's when there is none to be trusted.
+/// The network of the interface that holds `ip`; an empty network when there is none to be trusted.
 fn own_network(ip: Ipv4Addr) -> Ipv4Net {
     let found = interfaces().ok().and_then(|all| all.into_iter().find(|(_, own)| own.addr() == ip));
     match found {

@@ -1,4 +1,4 @@
-//! Who may what in etcd: users are known by the name in their certificate and have no password.
+//! Users and roles in etcd: a user is known by the name in its certificate and has no password.
 //!
 //! The range of a role is the prefix itself and not the prefix with a slash: otherwise `etcdctl get --prefix /muster`,
 //! as everybody types it, asks for more than the role has and is refused.
@@ -87,7 +87,7 @@ fn facts(permission: &Permission) -> (i32, Vec<u8>, Vec<u8>) {
     (permission.get_type(), permission.key().to_vec(), permission.range_end().to_vec())
 }
 
-/// Somebody else, or a call whose answer was lost, may have been first.
+/// Another process, or a call whose answer was lost, may have been first.
 fn add<T>(outcome: Result<T, CallError>) -> Result<bool, CallError> {
     match outcome {
         Ok(_) => Ok(true),

@@ -1,4 +1,4 @@
-//! The key `drained`, as those read it who wait for it: up to which revision every Envoy has acknowledged.
+//! Reading the key `drained`: up to which revision every Envoy has acknowledged.
 
 use std::time::Duration;
 

@@ -99,7 +99,7 @@ pub async fn delete(etcd: &Etcd, key: &[u8]) -> Result<i64, CallError> {
     etcd.delete(LAPS, key).await
 }
 
-/// 16 hex digits that nobody else has.
+/// A random id of 16 hex digits.
 pub fn new_id() -> String {
     format!("{:016x}", fastrand::u64(..))
 }

@@ -64,7 +64,7 @@ impl Leases {
         Ok(Self { requests })
     }
 
-    /// Asks for a lease of `ttl` and keeps it alive. A grant whose answer was lost leaves a lease that nobody renews
+    /// Asks for a lease of `ttl` and keeps it alive. A grant whose answer was lost leaves a lease that is not renewed
     /// and that ends by itself.
     ///
     /// # Errors
@@ -179,7 +179,7 @@ enum Renewed {
     Yes,
     /// etcd does not know the lease any more.
     Gone,
-    /// Nobody answered; the lease may well live.
+    /// There was no answer; the lease may well live.
     Unknown(String),
 }
 

@@ -1,4 +1,4 @@
-//! [`LeaseLiveness`]: whether somebody still renews a lease, from several readings of the time it has left.
+//! [`LeaseLiveness`]: whether a lease is still renewed, from several readings of the time it has left.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const ROUNDING: Duration = Duration::from_secs(1);
 /// What the readings so far come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
-    /// It was renewed between two readings: somebody lives.
+    /// It was renewed between two readings: its holder is alive.
     Renewed,
     /// Two renewals in a row did not come.
     Unrenewed,
@@ -24,7 +24,7 @@ pub enum Liveness {
 /// missed one renewal and not two.
 #[derive(Debug, Default)]
 pub struct LeaseLiveness {
-    /// When the lease ends at the latest if nobody renews it.
+    /// When the lease ends at the latest if it is not renewed.
     ends_by: Option<Instant>,
 }
 

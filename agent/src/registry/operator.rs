@@ -1,4 +1,4 @@
-//! What an operator reads and writes by hand: leases, members, events, marks on nodes, and who leads next.
+//! What an operator reads and writes by hand: leases, members, events, marks on nodes, and a change of leader.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -32,7 +32,7 @@ impl FollowEvents {
     pub async fn run(mut self) {
         let mut pause = RETRY_PAUSE.0;
         loop {
-            // Before the first list nobody knows whether this registry may be believed.
+            // Before the first list it is not known whether this registry is the right one.
             if *self.epoch.borrow_and_update() > 0 {
                 let mut epoch = self.epoch.clone();
                 tokio::select! {

@@ -22,7 +22,7 @@ use crate::fleet::verdict::{Finding, Subject, Verdict};
 use crate::fleet::{Candidate, KeySpace, Node, NodeState, Roster, node_value};
 use crate::metrics::Op;
 
-/// Between questions to etcd about the lease of somebody silent.
+/// Between questions to etcd about the lease of a silent node.
 const ASK_LEASE: Duration = Duration::from_millis(100);
 /// Nodes that fall silent within this time fall silent at once.
 const AT_ONCE: Duration = Duration::from_secs(3);
@@ -86,7 +86,7 @@ impl Reaper {
         let node = roster.nodes().find(|node| node.instance == verdict.instance).cloned();
         let candidate = roster.candidates().find(|candidate| candidate.instance == verdict.instance).cloned();
         let acts = match verdict.role {
-            // One that drains is about to go, and somebody waits for the word that it may.
+            // A node that drains is about to go, and waits for its acknowledgement.
             Subject::Node => {
                 roster.leader() == Some(&own)
                     && node.as_ref().is_some_and(|node| node.state == NodeState::Serving)

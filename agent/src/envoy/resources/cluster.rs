@@ -31,7 +31,7 @@ use super::pb::{address, boolean, duration, extension, over_ads, percent, uint};
 /// below the per-try timeout's 150 ms, so that a failed connect still leaves its retry a chance to be first.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Panic, that is routing to all, only while nobody is healthy: a machine too busy to answer in time has then ejected
+/// Panic, that is routing to all, only while no node is healthy: a machine too busy to answer in time has then ejected
 /// its whole fleet, and asking it late is better than 503. With 0 a single node that is late once answers 503; with the
 /// default of 50 a third of the requests would go back to the dead as soon as two nodes of three are gone.
 const PANIC_THRESHOLD_PERCENT: f64 = 1.0;

@@ -30,7 +30,7 @@ const EARLY: &str = "envoy.http.early_header_mutation.header_mutation";
 /// other name through to a program that may believe it.
 const FROM_PROXIES: [&str; 2] = ["x-envoy-", FORWARDED];
 const FORWARDED: &str = "x-forwarded-";
-/// Of these, what a trusted proxy is believed: who asked it, and whether by TLS. Every proxy adds to the first; the second
+/// Of these, what is taken from a trusted proxy: the client's address, and whether it used TLS. Every proxy adds to the first; the second
 /// it has to set itself, or its client does. Nothing else has such a rule, and so nothing else gets in.
 const BELIEVED: [&str; 2] = ["for", "proto"];
 /// The same under older names. Envoy writes an id of its own over that of a request only from an address it takes for a

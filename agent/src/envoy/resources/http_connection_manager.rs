@@ -41,14 +41,14 @@ const MAX_HEADERS: u32 = 100;
 const H2_STREAMS: u32 = 100;
 const H2_STREAM_WINDOW: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Frames that wait for a client who does not read. All of its streams with a small answer each are 200; Envoy's own
+/// Frames that wait for a client that does not read. All of its streams with a small answer each are 200; Envoy's own
 /// bound is 10,000.
 const H2_OUTBOUND_FRAMES: u32 = 1000;
-/// Of those, answers to its own PING, SETTINGS and resets: who sends them and does not read is flooding.
+/// Of those, answers to its own PING, SETTINGS and resets: a client that sends them and does not read is flooding.
 const H2_OUTBOUND_CONTROL_FRAMES: u32 = 200;
 /// PRIORITY says nothing to this server; browsers send a handful.
 const H2_PRIORITY_FRAMES: u32 = 10;
-/// Frames without content that end nothing have no use; one may be somebody's mistake.
+/// Frames without content that end nothing have no use; one may be a client's mistake.
 const H2_EMPTY_FRAMES: u32 = 1;
 
 const ROUTER: &str = "envoy.filters.http.router";
@@ -56,7 +56,7 @@ const ROUTER: &str = "envoy.filters.http.router";
 /// What sends a request on.
 pub(in crate::envoy) fn router() -> HttpFilter {
     let router = Router {
-        // Neither `x-envoy-*` headers to the public nor per-request statistics nobody reads: both cost throughput.
+        // Neither `x-envoy-*` headers to the public nor per-request statistics that are not read: both cost throughput.
         suppress_envoy_headers: true,
         dynamic_stats: boolean(false),
         ..Default::default()

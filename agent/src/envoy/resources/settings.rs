@@ -11,7 +11,7 @@ pub struct EdgeSettings {
     pub prefix: String,
     /// Lowest status of a request that Envoy logs; with one, requests have an id. `None`: neither.
     pub log_from: Option<u32>,
-    /// How many proxies stand before Envoy, each of which adds the address of who asked it to `x-forwarded-for`.
+    /// How many proxies stand before Envoy, each of which adds its client's address to `x-forwarded-for`.
     pub trusted_proxies: u32,
     /// `None`: everything is said in the clear.
     pub tls: Option<EdgeTls>,

@@ -15,9 +15,9 @@ use envoy_types::util::pack_any;
 use super::names::EDGE;
 use super::pb::duration;
 
-/// Time for the handshake: who only opens connections holds none of them longer.
+/// Time for the handshake: a client that only opens connections holds none of them longer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// HTTP/2 for those who can, which browsers speak over TLS only.
+/// HTTP/2 for clients that speak it; browsers do over TLS only.
 const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
 
 const TLS: &str = "envoy.transport_sockets.tls";

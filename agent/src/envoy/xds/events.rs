@@ -1,4 +1,4 @@
-//! What is worth counting about the streams, without knowing who counts.
+//! The events of a stream that are counted, as a trait: this room knows no metrics.
 
 use std::time::Duration;
 

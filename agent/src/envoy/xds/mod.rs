@@ -2,7 +2,7 @@
 //!
 //! - [`Stream`]: what one stream is owed, as a pure state machine.
 //! - [`XdsServer`]: the gRPC edge that drives one such machine a stream.
-//! - [`Streams`]: who is connected and how far each has acknowledged, for the drain.
+//! - [`Streams`]: which Envoys are connected and how far each has acknowledged, for the drain.
 
 mod events;
 mod server;
@@ -32,7 +32,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// Made only of a complete roster: an empty one tells Envoy that nobody serves.
+    /// Made only of a complete roster: an empty one would tell Envoy that no node serves.
     pub fn of(roster: &Roster, settings: &EdgeSettings) -> Self {
         let snapshot = Arc::new(Snapshot::of(roster, settings));
         Self { snapshot, applied: roster.applied, epoch: roster.epoch }

@@ -26,7 +26,7 @@ use super::{Published, ResourceType};
 const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 /// Streams of all Envoys together: each holds back a drain, so their number is bounded.
 const MAX_STREAMS: usize = 256;
-/// A stream that does not say who it is counts for the drain all the same: not for long.
+/// A stream without a node id counts for the drain all the same: not for long.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
 
 type Item<T> = Pin<Box<dyn Pushes<Item = Result<T, Status>> + Send>>;
@@ -65,13 +65,13 @@ impl XdsServer {
         Self { admitted: Some(admitted), ..self }
     }
 
-    /// How long a new stream may take to say who it is.
+    /// How long a new stream may take to send its node id.
     #[must_use]
     pub fn with_first_request_within(self, first_request_within: Duration) -> Self {
         Self { first_request_within, ..self }
     }
 
-    /// The open streams, for whoever waits for their acknowledgements.
+    /// The open streams, for those that wait for their acknowledgements.
     pub fn streams(&self) -> Streams {
         self.streams.clone()
     }
@@ -288,7 +288,7 @@ async fn another(admitted: &mut Option<watch::Receiver<Admitted>>) {
     std::future::pending().await
 }
 
-/// Says on drop why a stream that said who it is ended.
+/// Logs on drop why an identified stream ended.
 struct Close {
     place: Registered,
     envoy: Option<String>,

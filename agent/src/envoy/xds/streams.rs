@@ -1,4 +1,4 @@
-//! [`Streams`]: who is connected, and how far each has acknowledged.
+//! [`Streams`]: which Envoys are connected, and how far each has acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What happened to whom, read off a roster before and after one revision.
 //!
-//! A deletion alone does not tell how a node went, so what it said last decides: who leaves puts `draining` first, who
+//! A deletion alone does not tell how a node went, so what it said last decides: a node that leaves puts `draining` first, one that
 //! is found dead is put `lost`, and what vanishes while serving has expired.
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub enum EventKind {
     /// An operator marked its name: registered, and not routed to.
     Marked,
     Unmarked,
-    /// Another leads, or nobody: then no node is named.
+    /// Another node leads, or none: then no node is named.
     LeaderChanged,
     /// What happened before this is not known: the registry had forgotten it before anybody could write it down.
     Gap,
@@ -101,7 +101,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// As it stands in the registry; `None` where somebody wrote something else there.
+    /// As it stands in the registry; `None` where something else was written there.
     pub fn read(value: &[u8]) -> Option<Self> {
         <Self as Value>::read(value).ok().filter(Self::is_presentable)
     }

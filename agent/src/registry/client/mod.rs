@@ -1,7 +1,7 @@
 //! One connection to one etcd member at a time, and calls that move on to the next member when it fails.
 //!
 //! Rejected: one client over all endpoints. Its balancer keeps handing calls to dead members (with two of three dead
-//! a third to half of them fail), and nobody can tell which member a stream runs on.
+//! a third to half of them fail), and it cannot be told which member a stream runs on.
 
 mod error;
 mod tls_channel;

@@ -42,7 +42,7 @@ pub(super) fn secured(endpoint: &Endpoint, tls: &Tls) -> Result<Channel, transpo
 pub(super) struct Complaints(Arc<Mutex<Option<String>>>);
 
 impl Complaints {
-    /// A member that cannot be reached is nothing new. One that is refused, or refuses, needs somebody to act.
+    /// A member that cannot be reached is nothing new. One that is refused, or refuses, needs an operator.
     pub(super) fn tell(&self, endpoint: &Endpoint, error: &Error) {
         let Some(said) = complaint(error) else { return };
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);

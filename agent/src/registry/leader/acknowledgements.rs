@@ -71,7 +71,7 @@ impl Duty for WriteAcknowledgements {
             if wanted > written.through && through.revision > written.through {
                 written.through = through.revision;
                 drains.reached(through.revision);
-                // The last of them: nobody may leave before it is written how far each Envoy is.
+                // The last of them: no node may leave before it is written how far each Envoy is.
                 let value = self.drained_value(&through, &drains);
                 puts.push(txn::put(&self.space.drained_key(), value.to_bytes()));
             }

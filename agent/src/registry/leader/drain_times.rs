@@ -1,4 +1,4 @@
-//! Who drains, since when, and how long it took until nobody was routed to it any more.
+//! Which nodes drain, since when, and how long it took until no request was routed to each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ const MAX_TOLD: usize = 40;
 #[derive(Default)]
 pub(super) struct DrainTimes {
     under_way: BTreeMap<String, Drain>,
-    /// Names that an operator took out: who did wants to know when that is so.
+    /// Names that an operator has marked: `muster drain --wait` waits for their acknowledgement.
     marked: BTreeSet<String>,
     looked: bool,
 }
@@ -27,7 +27,7 @@ struct Drain {
 }
 
 impl DrainTimes {
-    /// The newest revision that somebody waits for: of a `draining` or a mark, or of the end of either.
+    /// The newest revision whose acknowledgement is waited for: of a `draining` or a mark, or of the end of either.
     pub(super) fn wanted(&mut self, roster: &Roster, space: &KeySpace) -> i64 {
         let draining = || roster.nodes().filter(|node| node.state == NodeState::Draining);
         let before = self.under_way.len();

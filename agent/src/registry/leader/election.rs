@@ -1,4 +1,4 @@
-//! Who leads, read off the roster: etcd's own election recipe without its Campaign call, which can answer Ok with no
+//! The election, read off the roster: etcd's own recipe without its Campaign call, which can answer Ok with no
 //! key in etcd when the lease ran out while waiting.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::registry::lease::{LEAD_MARGIN, Lease};
 /// looks at it too.
 const DEADLINE_CHECK: Duration = Duration::from_millis(250);
 /// A leader whose last look is older than this has slept, and may have been deposed without having heard of it: it
-/// confirms its right anew before it does anything. Nobody is deposed for a shorter silence.
+/// confirms its right anew before it does anything. No leader is deposed for a shorter silence.
 pub const ASLEEP: Duration = Duration::from_secs(1);
 /// How often the first candidate looks whether an overdue lease has been renewed.
 const OVERDUE_CHECK: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ const PROOFS_PER_TTL: u32 = 3;
 /// Pause between confirmations that did not settle it.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
 
-/// Turns the roster's word on who leads into a confirmed right.
+/// Confirms with etcd that this agent is the first in line, and holds the leadership while that is so.
 pub struct Election {
     pub etcd: Etcd,
     pub space: KeySpace,
@@ -37,7 +37,7 @@ pub struct Election {
     pub lease: Receiver<Option<Lease>>,
     /// Whether this agent hears the registry: one that does not must not lead by a roster that stands still.
     pub contact: Receiver<Contact>,
-    /// When a leader has last looked: whoever acts in its name asks for this, too, because it may wake first.
+    /// When the leader has last checked its right: the control port reads it before each push, because it may wake first.
     pub awake: SharedTime,
     /// `Some` from the confirmation to the end of the right.
     pub leadership: Sender<Option<Leadership>>,

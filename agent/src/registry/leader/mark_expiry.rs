@@ -1,5 +1,5 @@
-//! The leader forgets the marks of names that nobody has had for long: a container's name never comes back, and a mark
-//! that stays for ever would meet whoever is given that name by chance.
+//! The leader removes the marks of names that no node has had for long: a container's name never comes back, and a mark
+//! that stays for ever would apply to a node that is given that name by chance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

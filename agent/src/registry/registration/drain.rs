@@ -13,13 +13,13 @@ use crate::registry::{drained, keys};
 impl Registration {
     /// Puts `draining`, gives up the candidacy unless leading, and waits for the acknowledgement of every Envoy.
     ///
-    /// A leader keeps its candidate key, because it is the one who tells Envoy and writes what the others wait for: it
-    /// resigns when everybody who drains has been acknowledged. Unbounded: whoever asked for the drain bounds it.
+    /// A leader keeps its candidate key, because it configures Envoy and writes what the others wait for: it
+    /// resigns when every draining node has been acknowledged. Unbounded: the caller bounds it.
     pub(super) async fn leave(&mut self, lease: &Lease, mine: &WrittenKeys) -> Drain {
         if !mine.ready {
             return Drain::NotNeeded;
         }
-        // First in line is enough: one who is about to be confirmed must not give up what nobody else has.
+        // First in line is enough: an agent that is about to be confirmed as leader must not give up a candidacy that no other has.
         let leading = self.roster.borrow().leader().is_some_and(|leader| leader.lease == lease.id);
         let node = self.node(mine.node.ip, NodeState::Draining, "leaving", &wall());
         info!(name: "draining", leading, "draining");
@@ -58,7 +58,7 @@ impl Registration {
         Drain::Unannounced
     }
 
-    /// The revision by which nothing is routed to this node; for a leader, to nobody who drains.
+    /// The revision by which nothing is routed to this node; for a leader, to no draining node.
     fn awaited(&self, revision: i64, leading: bool) -> i64 {
         let roster = self.roster.borrow();
         let own = self.space.node_key(&self.identity.name, &self.identity.instance);

@@ -30,14 +30,14 @@ const BACKOFF_SECONDS: [u64; 7] = [0, 1, 2, 4, 8, 16, 30];
 const STEADY: Duration = Duration::from_secs(60);
 /// Pause between attempts while etcd refuses or does not answer, half of it random.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
-/// Longest random pause before registering again when nobody is against it.
+/// Longest random pause before registering again when no other instance contests the address.
 const JITTER_MS: u64 = 50;
 /// How often another live instance may take this address before it is called what it is.
 const CONTESTS: u32 = 3;
 /// How long revoking the lease may take.
 const REVOKE_BOUND: Duration = Duration::from_millis(1500);
 
-/// Who this node is; it does not change while the agent lives.
+/// This node's identity; it does not change while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub name: String,
@@ -123,7 +123,7 @@ impl Registration {
         }
     }
 
-    /// List and watch first, then nginx's first answer: whoever joins knows the fleet already.
+    /// List and watch first, then nginx's first answer: a node that joins knows the fleet already.
     async fn first_ready(&mut self) {
         latest::wait_for(&mut self.epoch, |epoch| *epoch > 0).await;
         latest::wait_for(&mut self.address, Option::is_some).await;

@@ -20,7 +20,7 @@ pub(super) enum Interruption {
     Rewrite,
     /// The lease is gone.
     LeaseLost,
-    /// The own key was deleted by somebody: perhaps for another instance with this address, perhaps because this node
+    /// The own key was deleted by another agent: perhaps for another instance with this address, perhaps because this node
     /// was found dead.
     Vanished { contested: Option<Node>, found_dead: bool },
     /// The registry forgot everything.

@@ -100,7 +100,7 @@ impl Watch {
         Ok((roster, listing.revision, rejections))
     }
 
-    /// Gives the registry's new life a new id unless somebody else has: readers accept a smaller revision with it. What
+    /// Gives the registry's new life a new id unless another agent has: readers accept a smaller revision with it. What
     /// fails, because etcd is full for example, is tried again at the next comparison.
     pub(super) async fn replace_life(&mut self) {
         let Some(found) = self.roster.life().filter(|life| Some(&life.id) == self.stale_life.as_ref()) else {

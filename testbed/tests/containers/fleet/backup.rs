@@ -20,7 +20,7 @@ pub fn a_backup_brings_back_what_was_lost(fleet: &Fleet) {
     ]);
     fleet.make(&["backup", &format!("FILE={file}")], &[]);
     let said = fleet.make_fails(&["backup", &format!("FILE={file}")], &[]);
-    assert!(said.contains("is there already"), "{said}");
+    assert!(said.contains("exists already"), "{said}");
     fleet.as_root(&["del", "/muster/marks/absent"]);
     assert!(!marks().contains("absent"));
 

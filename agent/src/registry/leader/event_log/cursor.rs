@@ -7,7 +7,7 @@ use crate::fleet::events::{Event, EventKind};
 use crate::fleet::{CursorValue, KeySpace, Roster, Value, digest};
 use crate::registry::client::{CALL_TIMEOUT, CallError, Etcd, classify};
 
-/// Which epoch a roster is of that nobody compares with another.
+/// The epoch of a roster that is compared with no other.
 const EPOCH: u64 = 1;
 
 /// The cursor when everything up to this roster is written down.
