@@ -80,7 +80,7 @@ async fn show(flags: &StatusFlags, access: &Access, before: &str) -> Result<u8> 
 
 /// The worst of its parts: what the first line counts, and what the lines below the table name.
 fn is_well(survey: &Survey, beside: &Beside) -> bool {
-    survey.agreeing() == survey.lines.len() && beside.answering == beside.members && faults(survey).is_empty()
+    beside.answering == beside.members && diagnose(survey).is_empty()
 }
 
 fn table(flags: &StatusFlags, survey: &Survey, beside: &Beside, wide: bool) -> String {
@@ -158,18 +158,14 @@ fn envoy(survey: &Survey, line: &Line) -> String {
 
 /// Lines below the table: everything that is wrong, and the operators' marks.
 fn exceptions(survey: &Survey) -> Vec<String> {
-    let mut said = faults(survey);
+    // What is wrong with a file stands in its line of the table.
+    let faults = diagnose(survey).into_iter().filter(|fault| !fault.kind.is_of_a_file());
+    let mut said: Vec<String> = faults.map(|fault| fault.to_string()).collect();
     for (name, mark) in survey.roster.marks() {
         let why = if mark.why.is_empty() { String::new() } else { format!(": {}", mark.why) };
         said.push(format!("{name} is marked since {}{why}; muster resume {name} undoes it", mark.since));
     }
     said
-}
-
-/// What is wrong and stands in no line of the table.
-fn faults(survey: &Survey) -> Vec<String> {
-    let faults = diagnose(survey).into_iter().filter(|fault| !fault.kind.is_of_a_file());
-    faults.map(|fault| fault.to_string()).collect()
 }
 
 fn tsv(survey: &Survey, beside: &Beside) -> String {

@@ -16,7 +16,7 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc::UnboundedReceiver, watch};
 use tokio::task::JoinSet;
@@ -60,16 +60,16 @@ pub async fn run(flags: EdgeFlags, supervisor: Supervisor, signals: UnboundedRec
     let close = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(named("metrics", metrics::serve(listener, both, shown, close.clone())));
-    let vigil = HealthCheck {
+    let health_check = HealthCheck {
         admin: admin.clone(),
         served: served.clone(),
         silence: flags.silence,
         health: health.clone(),
         metrics: metrics.clone(),
     };
-    let vigil = tasks.spawn(named("vigil", vigil.keep()));
+    let health_check = tasks.spawn(named("health_check", health_check.keep()));
     let child = tokio::spawn(life.run());
-    let edge = Edge { flags, admin, served, health, metrics, vigil };
+    let edge = Edge { flags, admin, served, health, metrics, health_check };
     let code = edge.live(signals, &mut tasks).await;
     close.cancel();
     // Over already, unless a task has failed: then nothing of it may stay behind.
@@ -116,7 +116,7 @@ struct Edge {
     served: Service,
     health: watch::Sender<Health>,
     metrics: EdgeMetrics,
-    vigil: tokio::task::AbortHandle,
+    health_check: tokio::task::AbortHandle,
 }
 
 impl Edge {
@@ -160,9 +160,9 @@ impl Edge {
                 Ok(end.code())
             }
             Cause::Task(task) => {
-                error!(name: "task-has-ended", task, "task has ended, and must not: leaving");
+                let error = lifecycle::task_has_ended(&task);
                 self.leave(Signal::SIGTERM, &mut signals).await;
-                bail!("task {task} has ended, and must not");
+                Err(error)
             }
         }
     }
@@ -172,7 +172,7 @@ impl Edge {
         let bound = self.flags.drain_timeout();
         info!(name: "leaving", signal = signal.as_str(), bound_s = bound.as_secs(), "leaving");
         // An Envoy that drains is not ready, and one that is silent now is stopped soon anyway.
-        self.vigil.abort();
+        self.health_check.abort();
         self.metrics.envoy_ready.set(0);
         self.health.send_modify(|health| health.ready = Err("leaving".into()));
         let began = std::time::Instant::now();

@@ -165,9 +165,8 @@ impl Roster {
     /// Hash of the routable endpoints, 16 hex digits: equal digests mean that two agents tell Envoy the same.
     pub fn digest(&self) -> String {
         digest(self.routable().iter().map(|endpoint| {
-            let mut bytes = endpoint.ip().octets().to_vec();
-            bytes.extend(endpoint.port().to_be_bytes());
-            bytes
+            let ([a, b, c, d], [high, low]) = (endpoint.ip().octets(), endpoint.port().to_be_bytes());
+            [a, b, c, d, high, low]
         }))
     }
 

@@ -10,7 +10,7 @@ mod tasks;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -141,9 +141,9 @@ impl Node {
                 Ok(end.code())
             }
             Cause::Task(task) => {
-                error!(name: "task-has-ended", task, "task has ended, and must not: leaving");
+                let error = lifecycle::task_has_ended(&task);
                 self.leave(Signal::SIGTERM, &mut signals).await;
-                bail!("task {task} has ended, and must not");
+                Err(error)
             }
         }
     }

@@ -25,7 +25,7 @@ pub struct Dial {
 
 impl Dial {
     /// # Errors
-    /// The connection is refused, or the TLS handshake fails ([`crate::pki::tls::Trouble::of`]).
+    /// The connection is refused, or the TLS handshake fails ([`crate::pki::tls::TlsFailure::of`]).
     pub(super) async fn connect(&self, address: SocketAddrV4, closed: Closed) -> Result<Channel, Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(CONNECT_TIMEOUT)

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
+use tracing::error;
 
 use super::Signal;
 use super::service::{End, Service};
@@ -47,6 +48,12 @@ pub async fn serve(
             }
         }
     }
+}
+
+/// Logs the end of a task that must not end; what the program ends with.
+pub fn task_has_ended(task: &str) -> Error {
+    error!(name: "task-has-ended", task, "task has ended, and must not: leaving");
+    anyhow!("task {task} has ended, and must not")
 }
 
 /// Waits for the next signal that asks to leave.

@@ -133,6 +133,8 @@ pub async fn watch_readiness(
         if hung && read_at.is_none_or(|at| at.elapsed() > READ_BOUND) {
             hung = false;
             served.kill("it does not answer");
+            // Until its end is known, what is left of it is judged as a start is, and not killed with each probe.
+            watchdog = Watchdog::new(RULES, began.elapsed());
         }
         let pause = match (*ready.borrow(), watchdog.doubts()) {
             (true, false) => RULES.pause,

@@ -153,7 +153,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Asks at once after each pause and hears nothing until somebody is dead or `end` is reached.
+    /// Asks at once after each pause and gets no answer, until the verdict is dead or `end` is reached.
     fn silence(dog: &mut Watchdog, from: Duration, end: Duration) -> Option<Duration> {
         let mut now = from;
         while now < end {

@@ -13,7 +13,7 @@ const MAX_LINES: usize = 400;
 const UNSAFE: [&str; 2] = ["process/fork.rs", "process/guard.rs"];
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 8] = ["manager", "handler", "helper", "helpers", "util", "utils", "common", "misc"];
-/// Terms of others that have such a word in them: whoever knows Envoy looks for them.
+/// Envoy's own terms that have such a word in them: the file is found by the term.
 const OTHERS_TERMS: [&str; 1] = ["http_connection_manager"];
 /// Neither I/O nor clock, nor anything that can fail: what would be named if there were.
 const PURE: [&str; 4] = ["fleet/", "envoy/snapshot/", "envoy/resources/", "process/watchdog.rs"];

@@ -38,7 +38,7 @@ const LAP_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::fr
 /// Keys a page of a list: bounds one answer's size whatever is stored under the prefix.
 const PAGE_KEYS: i64 = 100;
 /// Largest page accepted: 100 of muster's own values are 40 KB, ten of the longest that etcd takes by default 15 MB. A
-/// larger page is asked for again with fewer keys, so that long values, whoever put them there, cost time and not memory.
+/// larger page is asked for again with fewer keys, so that long values cost time and not memory.
 const MAX_PAGE_BYTES: usize = 16 << 20;
 /// Largest answer accepted where it cannot be made smaller: one value of an etcd that takes longer ones than by default.
 const MAX_ANSWER_BYTES: usize = 64 << 20;

@@ -75,7 +75,7 @@ impl Registration {
         self.contact.borrow().stale_since.is_some()
     }
 
-    /// A node whose lease is renewed but whose watch is dead must not stand in line: should it come first, nobody would
+    /// A node whose lease is renewed but whose watch is dead must not be a candidate: once it is the first, no agent would
     /// lead. Its candidate key comes back with its sight.
     async fn give_way_when_blind(&self, lease: &Lease, blind_since: &mut Option<Instant>) {
         if !self.is_blind() || !lease.holds() {
@@ -139,7 +139,7 @@ fn wrong(roster: &Roster, space: &KeySpace, lease: OwnLease, mine: &WrittenKeys)
     (overwritten || no_candidate || no_life).then_some(Interruption::Rewrite)
 }
 
-/// Whether a key says what this node wrote, whoever wrote it last.
+/// Whether a key says what this node wrote, whichever agent wrote it last.
 fn said_by(own: &Node, written: &Node) -> bool {
     let Node { lease, create_revision, mod_revision, .. } = *own;
     *own == Node { lease, create_revision, mod_revision, ..written.clone() }

@@ -77,5 +77,5 @@ async fn oldest(etcd: &Etcd, space: &KeySpace, from: i64) -> Result<i64, CallErr
 }
 
 fn held(roster: &Roster) -> String {
-    digest(roster.keys().iter().flat_map(|(key, revision)| [key.clone(), revision.to_be_bytes().to_vec()]))
+    digest(roster.keys().iter().map(|(key, revision)| [&key[..], &revision.to_be_bytes()].concat()))
 }
