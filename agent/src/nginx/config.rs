@@ -52,7 +52,7 @@ pub struct Nginx {
     pub listen: SocketAddrV4,
     /// The generated files.
     pub dir: PathBuf,
-    /// Own static content, already known to hold something: see [`holds_a_file`].
+    /// Own static content, already known to hold something: see [`super::holds_a_file`].
     pub site: Option<PathBuf>,
     /// The file in it that is served in place of a page that is not there: see [`Fallback`].
     pub fallback: Fallback,

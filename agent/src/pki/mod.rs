@@ -1,5 +1,5 @@
 //! Certificates: which there are ([`plan`]), how they are made ([`issue`]), kept ([`store`], [`init`], [`renew`]),
-//! judged ([`read`], [`show`]) and used ([`tls`], [`follow`]).
+//! judged ([`read`], [`show`]) and used ([`tls`], [`reload`]).
 
 pub mod authorities;
 mod error;

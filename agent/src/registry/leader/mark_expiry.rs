@@ -78,7 +78,7 @@ impl ExpireMarks {
     /// any node of that name has come since: a node key that the roster does not know was created after it.
     ///
     /// # Errors
-    /// As [`Etcd::call`].
+    /// As [`Term::commit_if`].
     pub async fn remove(&self, term: &Term, roster: &Roster, name: &str) -> Result<bool, CallError> {
         let mark = self.space.mark_key(name);
         let known = roster.keys().get(&mark).copied().unwrap_or(0);
